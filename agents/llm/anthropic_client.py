@@ -1,0 +1,145 @@
+"""Anthropic's Messages API through the official SDK, with the reply as a tool call.
+
+One class, `AnthropicClient`. It does not stream, hold a conversation or offer effort or sampling
+settings, and it opens a fresh HTTP client for each call, so that nothing outlives an event loop.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from agents.llm.border import CONNECT_SECONDS, Exchange, attempt, http_options
+from agents.llm.replies import (
+    Malformed,
+    Reading,
+    Usage,
+    clip,
+    count,
+    read,
+    rows,
+    storable,
+    structured_text,
+    table,
+    texts,
+)
+from agents.llm.types import REPLY, Call, ModelName, Outcome, Prompt
+
+if TYPE_CHECKING:
+    import anthropic
+
+_TOOL = "The only way to answer: call it exactly once, with the complete reply."
+_INSTRUCTION = f"Answer by calling the tool `{REPLY}` exactly once."
+_CUT_SHORT = ("max_tokens", "model_context_window_exceeded")
+
+
+class AnthropicClient:
+    """Completes prompts on one model; safe for many calls at once.
+
+    The tool call is forced where the model allows it. Models that always think answer 400 to a
+    forced one (Claude Opus 5.5, Sonnet 5.5, Fable 5.1 and later, "Forced tool use is not supported"
+    in their what's-new pages): the client then asks again, and from then on, with a free choice.
+    """
+
+    def __init__(
+        self, name: ModelName, api_key: str, timeout_seconds: float, max_retries: int = 2
+    ) -> None:
+        self._name = name
+        self._api_key = api_key
+        self._timeout_seconds = timeout_seconds
+        self._max_retries = max_retries
+        self._forced = True
+
+    async def complete(self, prompt: Prompt) -> Call:
+        """One completion, recorded; never raises for trouble with the provider."""
+        import anthropic  # 1.2 s, so not before a call is made, and not on the call's own clock
+
+        exchange = Exchange(self._name, self._api_key)
+        conversation = self._converse(exchange, prompt)
+        return await attempt(exchange, self._timeout_seconds, anthropic, conversation)
+
+    async def _converse(self, exchange: Exchange, prompt: Prompt) -> Reading:
+        import anthropic
+
+        forced = self._forced
+        async with self._connect(exchange) as client:
+            try:
+                return await self._ask(client, exchange, prompt, forced)
+            except anthropic.BadRequestError as error:
+                if not forced or "tool_choice" not in str(error):
+                    raise
+                self._forced = False
+                return await self._ask(client, exchange, prompt, forced=False)
+
+    def _connect(self, exchange: Exchange) -> anthropic.AsyncAnthropic:
+        import anthropic
+
+        return anthropic.AsyncAnthropic(
+            api_key=self._api_key,
+            base_url=self._name.base_url,
+            timeout=anthropic.Timeout(None, connect=CONNECT_SECONDS),  # `attempt` keeps the clock
+            max_retries=self._max_retries,
+            http_client=anthropic.DefaultAsyncHttpxClient(**http_options(exchange)),
+        )
+
+    async def _ask(
+        self, client: anthropic.AsyncAnthropic, exchange: Exchange, prompt: Prompt, forced: bool
+    ) -> Reading:
+        body = _body(self._name.model, prompt, forced)
+        exchange.sent(body)
+        raw = await client.messages.with_raw_response.create(**body)
+        return _read_message(exchange.received(raw.http_response.content))
+
+
+def _body(model: str, prompt: Prompt, forced: bool) -> dict[str, Any]:
+    choice = {"type": "tool", "name": REPLY} if forced else {"type": "auto"}
+    return {
+        "model": model,
+        "max_tokens": prompt.max_output_tokens,
+        # The marker caches all before it: the tool's schema and the instructions.
+        "system": [
+            {
+                "type": "text",
+                "text": f"{prompt.system}\n\n{_INSTRUCTION}",
+                "cache_control": {"type": "ephemeral"},
+            }
+        ],
+        "messages": [{"role": turn.role, "content": turn.text} for turn in prompt.messages],
+        "tools": [{"name": REPLY, "description": _TOOL, "input_schema": prompt.schema}],
+        "tool_choice": {**choice, "disable_parallel_tool_use": True},
+    }
+
+
+def _read_message(body: dict[str, Any]) -> Reading:
+    usage = _usage(table(body.get("usage")))
+    stop = body.get("stop_reason")
+    if stop == "refusal":
+        details = table(body.get("stop_details"))
+        why = texts([details.get("category"), " ", details.get("explanation")])
+        return Reading(Outcome.refusal, clip(f"the model refused: {why}"), usage=usage)
+    if stop in _CUT_SHORT:
+        return Reading(Outcome.truncated, f"the reply was cut short: {stop}", usage=usage)
+    return read(lambda: _reply(rows(body.get("content"))), usage)
+
+
+def _reply(blocks: list[dict[str, Any]]) -> dict[str, Any]:
+    for block in blocks:
+        if block.get("type") == "tool_use" and block.get("name") == REPLY:
+            return storable(block.get("input"))
+    # A free choice may end in text; a fenced block in it is as good as a call.
+    text = texts([block.get("text") for block in blocks if block.get("type") == "text"])
+    if not text:
+        raise Malformed(f"the reply has neither a call of the tool {REPLY!r} nor text")
+    return structured_text(text)
+
+
+def _usage(usage: dict[str, Any]) -> Usage:
+    fresh, read_ = count(usage.get("input_tokens")), count(usage.get("cache_read_input_tokens"))
+    written = count(usage.get("cache_creation_input_tokens"))
+    return Usage(
+        # Anthropic counts cached tokens apart, OpenAI within the input: `Call` holds the total.
+        input_tokens=None if fresh is None else fresh + (read_ or 0) + (written or 0),
+        output_tokens=count(usage.get("output_tokens")),
+        cached_tokens=read_,
+        cache_write_tokens=written,
+        reasoning_tokens=count(table(usage.get("output_tokens_details")).get("thinking_tokens")),
+    )

@@ -1,0 +1,71 @@
+"""The typed outcomes of an evaluation: scores and what they cost, or a failure of the candidate.
+
+An infrastructure fault (a killed worker, a full disk) is no outcome: it is raised and retried.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class FailureKind(StrEnum):
+    """Why a candidate has no score."""
+
+    INVALID = "invalid"  # it could not be built
+    DIVERGED = "diverged"  # the training loss ran away
+    NAN = "nan"  # a loss or a logit was not finite
+    OOM = "oom"  # it did not fit into memory
+    TIMEOUT = "timeout"  # it did not finish within its time
+
+
+class CandidateFailure(Exception):
+    """The candidate's own fault, with its kind; it is recorded, never scored and never retried."""
+
+    def __init__(self, kind: FailureKind, detail: str) -> None:
+        super().__init__(kind, detail)  # both, so that it survives pickling between processes
+        self.kind, self.detail = kind, detail
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.detail}"
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What training took: optimiser steps, tokens seen, training FLOPs (3 x forward), wall seconds."""
+
+    steps: int = 0
+    tokens: int = 0
+    flops: float = 0.0
+    seconds: float = 0.0
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(
+            self.steps + other.steps,
+            self.tokens + other.tokens,
+            self.flops + other.flops,
+            self.seconds + other.seconds,
+        )
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number: ``name`` is `score` or `<task>/<metric>`, ``split`` the split it was read on."""
+
+    name: str
+    split: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """An evaluation that ended: its metrics, or the failure in their place."""
+
+    metrics: tuple[Metric, ...]
+    spent: Spent
+    failure: FailureKind | None = None
+    detail: str = ""
+
+    def score(self, split: str = "validation") -> float | None:
+        """The score on that split, or None where there is none."""
+        return next((m.value for m in self.metrics if (m.name, m.split) == ("score", split)), None)

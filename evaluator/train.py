@@ -1,0 +1,124 @@
+"""Trains one model on one task's training split: AdamW, a schedule, clipping, a budget.
+
+Bit-reproducible on one CPU machine at a fixed thread count: the seed fixes initialisation and data
+order. It scores nothing (`evaluator.evaluate` does) and never reads validation or test data.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from evaluator.outcome import CandidateFailure, FailureKind, Spent
+from evaluator.tasks.base import IGNORE, Split
+
+DIVERGED = 10.0  # times ln(vocabulary), the loss of a model that knows nothing
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a profile trains. ``steps`` and ``seconds`` are budgets: the first reached ends training;
+    ``seconds`` makes a score depend on the machine, so profiles leave it unset."""
+
+    steps: int
+    batch: int
+    lr: float
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup: int = 0
+    clip: float = 1.0
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    seconds: float | None = None
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        if self.schedule == "constant":
+            return self.lr
+        progress = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.lr * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def train(
+    model: nn.Module,
+    split: Split,
+    training: Training,
+    seed: int,
+    vocab: int,
+    deadline: float | None = None,
+) -> Spent:
+    """Train in place and return what it took, FLOPs left at zero (the caller knows the model's cost).
+
+    ``deadline`` is a time of `time.perf_counter`. Raises CandidateFailure (nan, diverged, timeout).
+    """
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=training.lr, weight_decay=training.weight_decay, fused=True
+    )
+    start, step, tokens = time.perf_counter(), 0, 0
+    model.train()
+    for inputs, labels in batches(split, training.batch, training.steps, seed):
+        for group in optimiser.param_groups:
+            group["lr"] = training.rate(step)
+        check_loss(train_step(model, optimiser, inputs, labels, training), vocab, step)
+        step, tokens, now = step + 1, tokens + inputs.numel(), time.perf_counter()
+        if deadline is not None and now > deadline:
+            raise CandidateFailure(FailureKind.TIMEOUT, f"out of time after {step} steps")
+        if training.seconds is not None and now - start >= training.seconds:
+            break
+    return Spent(step, tokens, 0.0, time.perf_counter() - start)
+
+
+def train_step(
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    inputs: Tensor,
+    labels: Tensor,
+    training: Training,
+) -> float:
+    """One optimiser step on a batch (B, L); returns the loss before it."""
+    with autocast(training.dtype, inputs.device):
+        logits = model(inputs)
+    loss = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), training.clip)
+    optimiser.step()
+    return loss.item()
+
+
+def autocast(dtype: str, device: torch.device) -> torch.autocast:
+    """bf16 autocast, or none for fp32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bf16")
+
+
+def check_loss(loss: float, vocab: int, step: int) -> None:
+    """Raise CandidateFailure when a training loss is not finite or has run away."""
+    if not math.isfinite(loss):
+        raise CandidateFailure(FailureKind.NAN, f"training loss {loss} at step {step}")
+    if loss > DIVERGED * math.log(vocab):
+        raise CandidateFailure(
+            FailureKind.DIVERGED,
+            f"training loss {loss:.3g} at step {step} is over {DIVERGED:g} x ln({vocab})",
+        )
+
+
+def batches(split: Split, size: int, steps: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """``steps`` batches of ``size`` rows: epoch after epoch, each in an order drawn from the seed."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = len(split.inputs)
+    size = min(size, rows)
+    order = torch.empty(0, dtype=torch.int64)
+    for _ in range(steps):
+        if len(order) < size:  # the rest of an epoch opens the next one, so no row is left out
+            order = torch.cat((order, torch.randperm(rows, generator=generator)))
+        index, order = order[:size], order[size:]
+        index = index.to(split.inputs.device)
+        yield split.inputs[index], split.labels[index]

@@ -1,0 +1,99 @@
+"""What every primitive shares: the signature of its forward pass and the statement of its own cost.
+
+Holds no primitive itself; each has a file of its own beside this one.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from search_space.pattern import Options, nearest
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one primitive (or a whole model) costs at context length L.
+
+    FLOPs are two per multiply-add of the contractions (matrix products, convolutions); element-wise
+    work is not counted. ``flops_per_token`` is the forward pass over L tokens divided by L, without
+    causal halving, as `torch.utils.flop_counter` counts it. ``state`` counts the elements that
+    decoding keeps per sequence (KV cache and recurrent state together).
+    """
+
+    params: int
+    flops_per_token: float
+    state: int
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.params + other.params,
+            self.flops_per_token + other.flops_per_token,
+            self.state + other.state,
+        )
+
+    def state_bytes(self, itemsize: int = 2) -> int:
+        """Bytes of decoding state per sequence, by default in a two-byte type (bf16)."""
+        return self.state * itemsize
+
+
+class Primitive(nn.Module):
+    """A causal map of a sequence, ``forward(x: (B, L, D)) -> (B, L, D)``, that states its own cost.
+
+    Options are the keyword-only arguments of ``__init__``; their annotations are their types.
+    """
+
+    code: ClassVar[str]
+    title: ClassVar[str]
+    source: ClassVar[str]
+
+    def cost(self, length: int) -> Cost:
+        """The cost by formula; a test compares it with the built module."""
+        raise NotImplementedError
+
+    def init_state(self, batch: int) -> Any:
+        """The state before the first token, for `step`."""
+        raise NotImplementedError
+
+    def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """One decoding step: x (B, D) and the state to y (B, D) and the next state."""
+        raise NotImplementedError
+
+    @classmethod
+    def options(cls) -> dict[str, type]:
+        """The options this primitive takes in a pattern, with their types."""
+        signature = inspect.signature(cls.__init__, eval_str=True)
+        return {
+            p.name: p.annotation
+            for p in signature.parameters.values()
+            if p.kind is inspect.Parameter.KEYWORD_ONLY
+        }
+
+    @classmethod
+    def check_options(cls, options: Options) -> None:
+        """Raise ValueError when ``options`` names an unknown option or has a value of a wrong type."""
+        known = cls.options()
+        for key, value in options:
+            if key not in known:
+                raise ValueError(
+                    f"primitive {cls.code} has no option {key!r}: the nearest are {nearest(key, known)}"
+                )
+            if not _fits(value, known[key]):
+                raise ValueError(
+                    f"option {key} of primitive {cls.code} is of type {_name(known[key])}, "
+                    f"not {value!r}: change the value"
+                )
+
+
+def _fits(value: object, kind: Any) -> bool:
+    kinds = getattr(kind, "__args__", (kind,))
+    if isinstance(value, bool):
+        return bool in kinds
+    return isinstance(value, kinds) or (isinstance(value, int) and float in kinds)
+
+
+def _name(kind: Any) -> str:
+    return str(getattr(kind, "__name__", kind))

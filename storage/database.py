@@ -1,0 +1,119 @@
+"""Opens and migrates a ledger's database: SQLite in WAL by default, any SQLAlchemy URL.
+
+Knows nothing of what the tables mean. Every way in which opening fails is a LedgerError of one sentence.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.exc import DatabaseError
+
+FILE = "ledger.db"
+
+
+class LedgerError(Exception):
+    """A ledger that cannot be opened or written, in one sentence with the way out."""
+
+
+def create(folder: Path) -> Engine:
+    """Make the run folder and an empty, migrated ledger in it. Raises LedgerError."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise LedgerError(
+            f"the run folder {folder} exists: resume it, or name another with --out"
+        ) from None
+    except OSError as error:
+        raise LedgerError(
+            f"cannot make the run folder {folder} ({error.strerror}): name a writable one with --out"
+        ) from error
+    engine = _engine(f"sqlite:///{folder / FILE}")
+    with engine.begin() as connection:
+        command.upgrade(_alembic(connection), "head")
+    return engine
+
+
+def open_(folder: Path, readonly: bool = False) -> Engine:
+    """Open the ledger of a run folder, migrating an older one unless read-only. Raises LedgerError."""
+    path = folder / FILE
+    if not path.is_file():
+        raise LedgerError(f"{folder} holds no {FILE}: give the folder of a run, e.g. runs/<name>")
+    mode = "?mode=ro&uri=true" if readonly else "?uri=true"
+    engine = _engine(f"sqlite:///file:{path.resolve()}{mode}", readonly)
+    try:
+        _check_version(engine, path, readonly)
+    except DatabaseError as error:
+        raise LedgerError(
+            f"{path} is not a readable ledger ({error.orig}): restore it from a copy"
+        ) from error
+    return engine
+
+
+def _check_version(engine: Engine, path: Path, readonly: bool) -> None:
+    with engine.connect() as connection:
+        version = MigrationContext.configure(connection).get_current_revision()
+    scripts = ScriptDirectory.from_config(_alembic())
+    known = [script.revision for script in scripts.walk_revisions()]
+    if version is None:
+        raise LedgerError(
+            f"{path} is a database without a ledger's tables: give the folder of a run"
+        )
+    if version not in known:
+        raise LedgerError(
+            f"{path} was written by a newer Archwright (schema {version}): update Archwright to open it"
+        )
+    if version != known[0] and not readonly:
+        with engine.begin() as connection:
+            command.upgrade(_alembic(connection), "head")
+
+
+def _alembic(connection: Any = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _engine(url: str, readonly: bool = False) -> Engine:
+    engine = create_engine(url)
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _: Any) -> None:
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA busy_timeout=10000")
+        if not readonly:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+
+    return engine
+
+
+@contextmanager
+def driving(folder: Path) -> Iterator[None]:
+    """Hold the folder's driver lock; the system frees it when the process ends, however it ends.
+
+    Raises LedgerError when another driver holds it.
+    """
+    with (folder / "driver.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise LedgerError(
+                f"{folder} is driven by process {file.read().strip() or '?'}: wait for it or stop it"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

@@ -1,0 +1,135 @@
+"""The data types that cross between the driver, the agents and the ledger; plain frozen dataclasses.
+
+No database here, so that agents and workers can import it for nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Node:
+    """A finished slot as an agent may see it.
+
+    ``score`` is None for a failed candidate or proposal, whose ``failure`` and ``detail`` say why.
+    """
+
+    slot: int
+    agent: str
+    candidate: int | None
+    pattern: str
+    operator: str
+    hypothesis: str
+    parents: tuple[int, ...]
+    status: str  # accepted | duplicate | failed
+    score: float | None
+    failure: str | None = None
+    detail: str = ""
+    params: int = 0
+    flops_per_token: float = 0.0
+
+
+@dataclass(frozen=True)
+class View:
+    """What an agent sees when it is asked: the finished slots of its pool, in slot order."""
+
+    nodes: tuple[Node, ...] = ()
+    noise: float | None = None  # standard deviation of a score over seeds, where known
+
+    @property
+    def scored(self) -> tuple[Node, ...]:
+        """The nodes with a score, each candidate once, in slot order."""
+        first: dict[int, Node] = {}
+        for node in self.nodes:
+            if node.score is not None and node.candidate is not None:
+                first.setdefault(node.candidate, node)
+        return tuple(first.values())
+
+    @property
+    def best(self) -> Node | None:
+        """The best scored node; the earlier of equals."""
+        return max(self.scored, key=lambda node: node.score or 0.0, default=None)
+
+    def node(self, candidate: int) -> Node | None:
+        """The first node of a candidate."""
+        return next((n for n in self.nodes if n.candidate == candidate), None)
+
+
+@dataclass(frozen=True)
+class CallRecord:
+    """One call of a model as it goes into the ledger; never holds a key."""
+
+    provider: str
+    model: str
+    operator: str
+    attempt: int
+    request: str
+    reply: str
+    outcome: str
+    error: str = ""
+    http_attempts: int = 1
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    latency_seconds: float | None = None
+    cost_usd: float | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An agent's answer to being asked: a pattern with its hypothesis, or a failed proposal."""
+
+    operator: str
+    reason: str  # of the scaffold's choice of operator and parents
+    parents: tuple[int, ...] = ()
+    pattern: str | None = None
+    hypothesis: str = ""
+    reasoning: str = ""
+    expected_effect: str = ""
+    failure: str | None = None
+    detail: str = ""
+    calls: tuple[CallRecord, ...] = ()
+    stop: bool = False  # the agent cannot go on (an invalid key, say)
+
+
+@dataclass(frozen=True)
+class CandidateRecord:
+    """A candidate in canonical form with its costs; ``content_hash`` is its identity."""
+
+    content_hash: str
+    kind: str
+    pattern: str
+    preset: str
+    params: int
+    flops_per_token: float
+    state_bytes: int
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class AgentRecord:
+    """An agent of the recipe, as the ledger keeps it."""
+
+    name: str
+    role: str  # search | control | reference
+    scaffold: str
+    proposer: str
+    model: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Money:
+    """Model calls and what they cost; ``usd`` is None where no price is known."""
+
+    calls: int = 0
+    usd: float | None = 0.0
+
+    def __add__(self, other: Money) -> Money:
+        known = self.usd is not None and other.usd is not None
+        return Money(
+            self.calls + other.calls, (self.usd or 0) + (other.usd or 0) if known else None
+        )

@@ -1,0 +1,289 @@
+"""A small real HTTP server on 127.0.0.1 that speaks the three wire formats by script.
+
+`/v1/messages` (Anthropic), `/v1/responses` and `/v1/chat/completions` (OpenAI). Each request takes
+the next behaviour of the list; a request beyond the list is answered 418, which no SDK retries. It
+is no model: it looks into a request only where a behaviour says so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from socketserver import ThreadingMixIn
+from types import TracebackType
+from typing import Any
+
+# The same usage on every wire, in the meaning of `Call`: total input, cached, written, output, ...
+INPUT, CACHED, WRITTEN, OUTPUT, REASONING = 100, 20, 10, 40, 15
+HUGE = 2_000_000
+
+
+@dataclass(frozen=True)
+class Received:
+    """One request as it arrived; `at` is `time.monotonic()`."""
+
+    path: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+    at: float
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """What to do with one request; made by the functions below."""
+
+    kind: str
+    value: Any = None
+    headers: tuple[tuple[str, str], ...] = ()
+    then: Behaviour | None = None
+
+
+def ok(data: dict[str, Any]) -> Behaviour:
+    """The structured reply as the wire carries it: a tool call or JSON text."""
+    return Behaviour("ok", data)
+
+
+def text(words: str) -> Behaviour:
+    return Behaviour("text", words)
+
+
+def refusal() -> Behaviour:
+    return Behaviour("refusal", "I will not do that")
+
+
+def truncated() -> Behaviour:
+    return Behaviour("truncated", '{"hypothesis": "half a repl')
+
+
+def status(code: int, retry_after: float | None = None, message: str = "no") -> Behaviour:
+    headers = () if retry_after is None else (("retry-after", str(retry_after)),)
+    return Behaviour("status", (code, message), headers)
+
+
+def redirect(url: str) -> Behaviour:
+    return Behaviour("status", (307, "moved"), (("location", url),))
+
+
+def malformed() -> Behaviour:
+    """Status 200 and a body that is not JSON."""
+    return Behaviour("raw", b'{"id": "x", "content": [')
+
+
+def raw(body: bytes) -> Behaviour:
+    return Behaviour("raw", body)
+
+
+def huge() -> Behaviour:
+    return text("x" * HUGE)
+
+
+def hang() -> Behaviour:
+    """Half a body, then silence until the client or the server goes away."""
+    return Behaviour("hang")
+
+
+def reset() -> Behaviour:
+    """The connection is torn down (RST) before any answer."""
+    return Behaviour("reset")
+
+
+def unless(found: Callable[[dict[str, Any]], object], message: str, then: Behaviour) -> Behaviour:
+    """400 with `message` for a request whose body has what `found` looks for, else `then`.
+
+    A request that gets the 400 does not use the behaviour up.
+    """
+    return Behaviour("unless", (found, message), then=then)
+
+
+def _messages(kind: str, value: Any) -> dict[str, Any]:
+    stops = {"ok": "tool_use", "text": "end_turn", "refusal": "refusal", "truncated": "max_tokens"}
+    call = {"type": "tool_use", "id": "toolu_1", "name": "reply", "input": value}
+    thinking = {"type": "thinking", "thinking": "", "signature": "s"}
+    content = [thinking, call] if kind == "ok" else [{"type": "text", "text": value}]
+    details = {"type": "refusal", "category": "cyber", "explanation": value}
+    return {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": [] if kind == "refusal" else content,
+        "stop_reason": stops[kind],
+        "stop_details": details if kind == "refusal" else None,
+        "usage": {
+            "input_tokens": INPUT - CACHED - WRITTEN,
+            "cache_read_input_tokens": CACHED,
+            "cache_creation_input_tokens": WRITTEN,
+            "output_tokens": OUTPUT,
+            "output_tokens_details": {"thinking_tokens": REASONING},
+        },
+    }
+
+
+def _openai_usage(input_name: str, output_name: str) -> dict[str, Any]:
+    return {
+        input_name: INPUT,
+        f"{input_name}_details": {"cached_tokens": CACHED, "cache_write_tokens": WRITTEN},
+        output_name: OUTPUT,
+        f"{output_name}_details": {"reasoning_tokens": REASONING},
+        "total_tokens": INPUT + OUTPUT,
+    }
+
+
+def _responses(kind: str, value: Any) -> dict[str, Any]:
+    words = json.dumps(value) if kind == "ok" else value
+    said = {"type": "output_text", "text": words, "annotations": []}
+    part = {"type": "refusal", "refusal": value} if kind == "refusal" else said
+    cut = kind == "truncated"
+    return {
+        "id": "resp_1",
+        "object": "response",
+        "created_at": 1,
+        "model": "m",
+        "status": "incomplete" if cut else "completed",
+        "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+        "output": [
+            {"type": "reasoning", "id": "rs_1", "summary": []},
+            {"type": "message", "id": "msg_1", "role": "assistant", "content": [part]},
+        ],
+        "usage": _openai_usage("input_tokens", "output_tokens"),
+    }
+
+
+def _completions(kind: str, value: Any) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": value, "refusal": None}
+    if kind == "ok":
+        message["content"] = json.dumps(value)
+    if kind == "refusal":
+        message |= {"content": None, "refusal": value}
+    finish = "length" if kind == "truncated" else "stop"
+    return {
+        "id": "chatcmpl_1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+        "usage": _openai_usage("prompt_tokens", "completion_tokens"),
+    }
+
+
+_WIRES = {
+    "/v1/messages": _messages,
+    "/v1/responses": _responses,
+    "/v1/chat/completions": _completions,
+}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = 10  # a forgotten connection must not outlive the test
+    server: Loopback
+
+    def do_POST(self) -> None:
+        self.close_connection = True
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self._act(self.server.take(Received(self.path, headers, body, time.monotonic())))
+
+    def _act(self, behaviour: Behaviour) -> None:
+        kind, value = behaviour.kind, behaviour.value
+        if kind == "hang":
+            self._hang()
+        elif kind == "reset":
+            self._reset()
+        elif kind == "raw":
+            self._send(200, value)
+        elif kind == "status":
+            error = {"type": "error", "error": {"type": "some_error", "message": value[1]}}
+            self._send(value[0], json.dumps(error).encode(), behaviour.headers)
+        else:
+            self._send(200, json.dumps(_WIRES[self.path](kind, value)).encode())
+
+    def _send(self, code: int, body: bytes, headers: Sequence[tuple[str, str]] = ()) -> None:
+        self._head(code, len(body), headers)
+        self.wfile.write(body)
+
+    def _head(self, code: int, length: int, headers: Sequence[tuple[str, str]] = ()) -> None:
+        self.send_response(code)
+        for name, value in headers:
+            self.send_header(name, value)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(length))
+        self.send_header("connection", "close")
+        self.end_headers()
+
+    def _hang(self) -> None:
+        self._head(200, 1000)
+        self.wfile.write(b'{"id": "half')
+        self.server.closing.wait(self.timeout)
+
+    def _reset(self) -> None:
+        # Linger 0 turns close into RST; detach, because the handler's files hold the socket open.
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        os.close(self.connection.detach())
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep the test's output quiet."""
+
+
+class Loopback(ThreadingMixIn, HTTPServer):
+    """`with Loopback([ok({...})]) as server:`; requests in `server.received`, address in `url`.
+
+    Leaving the block ends every hanging answer and joins every thread.
+    """
+
+    daemon_threads = False
+    block_on_close = True
+
+    def __init__(self, behaviours: Sequence[Behaviour]) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.received: list[Received] = []
+        self.closing = threading.Event()
+        self._script = list(behaviours)
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def take(self, request: Received) -> Behaviour:
+        """Record `request` and give the behaviour for it."""
+        with self._lock:
+            self.received.append(request)
+            if not self._script:
+                return status(418, message="the loopback's script is exhausted")
+            return self._choose(request)
+
+    def _choose(self, request: Received) -> Behaviour:
+        first = self._script[0]
+        if first.then is not None:
+            found, message = first.value
+            if found(request.body):
+                return status(400, message=message)
+        self._script.pop(0)
+        return first.then or first
+
+    def __enter__(self) -> Loopback:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.closing.set()
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away mid-answer is what some tests are about."""
