@@ -37,7 +37,8 @@ def unchunked(t: Tensor, length: int) -> Tensor:
 def decays(cumulative: Tensor) -> Tensor:
     """exp(c_i - c_j) for i >= j, else 0: (..., T) to (..., T, T).
 
-    Masked before the exponential: above the diagonal it would overflow and give NaN gradients.
+    Masked before the exponential: above the diagonal it would overflow and give NaN gradients. A
+    difference of sums: beside a token that forgets by e^-1000, single precision keeps four digits.
     """
     difference = cumulative[..., :, None] - cumulative[..., None, :]
     above = torch.ones(difference.shape[-2:], dtype=torch.bool, device=difference.device).triu(1)

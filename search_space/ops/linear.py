@@ -73,7 +73,8 @@ def decayed_attention(
     """
     if state is None:
         state = wide(v).new_zeros(v.shape[0], v.shape[2], k.shape[3], v.shape[3])
-    o, state = (_naive if impl == "naive" else _chunk)(q, k, v, wide(g), state)
+    run = _naive if impl == "naive" else _chunk
+    o, state = run(wide(q), wide(k), wide(v), wide(g), state)
     return o.to(v.dtype), state
 
 

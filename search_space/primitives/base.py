@@ -95,26 +95,36 @@ class Primitive(nn.Module):
     @classmethod
     def options(cls) -> dict[str, type]:
         """The options this primitive takes in a pattern, with their types."""
+        return {name: p.annotation for name, p in cls._keywords().items()}
+
+    @classmethod
+    def _keywords(cls) -> dict[str, inspect.Parameter]:
         signature = inspect.signature(cls.__init__, eval_str=True)
         return {
-            p.name: p.annotation
+            p.name: p
             for p in signature.parameters.values()
             if p.kind is inspect.Parameter.KEYWORD_ONLY
         }
 
     @classmethod
     def check_options(cls, options: Options) -> None:
-        """Raise ValueError when ``options`` names an unknown option or has a value of a wrong type."""
-        known = cls.options()
+        """Raise ValueError when ``options`` names an unknown option, or has a value of a wrong type or a
+        number that is neither positive nor the default."""
+        known = cls._keywords()
         for key, value in options:
             if key not in known:
                 raise ValueError(
                     f"primitive {cls.code} has no option {key!r}: the nearest are {nearest(key, known)}"
                 )
-            if not _fits(value, known[key]):
+            kind, default = known[key].annotation, known[key].default
+            if not _fits(value, kind):
                 raise ValueError(
-                    f"option {key} of primitive {cls.code} is of type {_name(known[key])}, "
+                    f"option {key} of primitive {cls.code} is of type {_name(kind)}, "
                     f"not {value!r}: change the value"
+                )
+            if _is_number(value) and value != default and float(value) <= 0:
+                raise ValueError(
+                    f"option {key} of primitive {cls.code} is positive, not {value!r}: change the value"
                 )
 
 
@@ -131,6 +141,10 @@ class Recurrent(Primitive):
     def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         y, state = self.mix(x[:, None], state, "naive")  # for one token the recurrence is cheapest
         return y[:, 0], state
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _fits(value: object, kind: Any) -> bool:
