@@ -61,6 +61,7 @@ class Progress:
     slots: list[SlotState]
     running: int
     queued: int
+    confirmed: int  # sealed evaluations done by this driver
     seconds: float
 
 
@@ -85,6 +86,7 @@ class Campaign:
         self.answers: dict[int, Answer] = {}  # that came before an earlier slot's
         self.faults: dict[int, int] = {}  # slot -> faults while it was asked
         self.running: dict[Any, int] = {}  # handle -> evaluation
+        self.confirmed = 0
         self.stopped = ""  # why the search ends early
         self.started = time.monotonic()
 
@@ -147,13 +149,15 @@ class Campaign:
         while True:
             ask()
             queued = self._start()
-            self.progress(Progress(phase, self.slots, len(self.running), queued, self._seconds()))
+            counts = len(self.running), queued, self.confirmed
+            self.progress(Progress(phase, self.slots, *counts, self._seconds()))
             handles = [*self.running, *self.asked]
             if not handles:
                 return
             for handle in self.executor.wait(handles, timeout=1.0):
                 result = self.executor.result(handle)
                 if handle in self.running:
+                    self.confirmed += phase == "confirm"
                     self._evaluated(self.running.pop(handle), result)
                 else:
                     self._answered(self.asked.pop(handle), result)

@@ -78,7 +78,7 @@ def details(row: Mapping[str, Any]) -> None:
         table(value, key)
 
 
-BOARD = ("rank", "id", "pattern", "name", "score", "tied", "params", "MFLOPs/token", "agent", "n")
+BOARD = ("rank", "id", "architecture", "score", "tied", "params", "MFLOP/tok", "agent", "n")
 
 
 def leaderboard(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -99,7 +99,8 @@ def _board_row(row: Mapping[str, Any]) -> dict[str, Any]:
         "id": row["candidate"],
         "score": f"{row['score']:.4f} {error}",
         "tied": "tied" if row["tied"] else "",
-        "MFLOPs/token": f"{row['flops_per_token'] / 1e6:.3f}",
+        "architecture": f"{row['pattern']}  {row['name'] or ''}".rstrip(),
+        "MFLOP/tok": f"{row['flops_per_token'] / 1e6:.3f}",
         "n": row["evaluations"],
     }
 
@@ -111,18 +112,27 @@ def outcome(summary: Mapping[str, Any]) -> None:
         err.print(f"{summary['run']}: no candidate has a score")
         return
     kind = "best, confirmed" if best["sealed"] else "best so far, not confirmed"
-    out.print(f"{kind}: candidate {best['candidate']} {best['name'] or ''} {best['pattern']}")
+    name = f" ({best['name']})" if best["name"] else ""
+    out.print(
+        f"{kind}: candidate {best['candidate']}{name} {best['pattern']}, found by {best['agent']}"
+    )
     for control in summary["controls"]:
-        low, high = control["low"], control["high"]
-        reach = f" [{low:+.4f}, {high:+.4f}]" if low is not None else ""
-        if control["advantage"] is not None:
-            out.print(
-                f"search advantage over {control['agent']}: {control['advantage']:+.4f}{reach}"
-            )
+        out.print(_advantage(control))
     out.print(
         f"{summary['evaluations']} evaluations, {summary['failures']} failures, "
         f"{summary['seconds']:.0f} s; inspect: archwright inspect {summary['run']}"
     )
+
+
+def _advantage(control: Mapping[str, Any]) -> str:
+    """What the search gained over a control, and whether that can be told from nothing."""
+    if control["advantage"] is None:
+        return f"search advantage over {control['agent']}: the search has no confirmed candidate"
+    text = f"search advantage over {control['agent']}: {control['advantage']:+.4f}"
+    if control["low"] is None:
+        return text
+    verdict = "" if control["low"] > 0 else "; not better beyond the noise"
+    return f"{text} [{control['low']:+.4f}, {control['high']:+.4f}]{verdict}"
 
 
 class Watcher:
@@ -132,7 +142,8 @@ class Watcher:
         quota = sum(arm.quota for arm in arms_of(recipe))
         self.expected = quota + len(recipe.references.patterns)
         self.live = Live(console=err, refresh_per_second=4) if err.is_terminal else None
-        self.start, self.first, self.shown = time.monotonic(), None, ""
+        self.start = time.monotonic()
+        self.shown: tuple[str, int, int] | None = None
 
     def __enter__(self) -> Watcher:
         if self.live is not None:
@@ -147,9 +158,11 @@ class Watcher:
         line = self._line(progress)
         if self.live is not None:
             self.live.update(f"{line}  {progress.seconds:.0f} s{self._eta(progress)}")
-        elif line != self.shown:
+            return
+        mark = progress.phase, sum(s.node is not None for s in progress.slots), progress.confirmed
+        if mark != self.shown:
             err.print(f"{progress.seconds:6.0f} s  {line}", soft_wrap=True)
-        self.shown = line
+        self.shown = mark
 
     def _line(self, progress: Progress) -> str:
         nodes = [s.node for s in progress.slots if s.node is not None]
@@ -159,10 +172,11 @@ class Watcher:
         seen = (
             f"best seen {best.score:.4f} {best.pattern} ({best.agent})" if best else "no score yet"
         )
-        return (
-            f"{progress.phase}: {len(nodes)}/{self.expected} slots, {progress.running} running, "
-            f"{progress.queued} queued; {seen}"
-        )
+        done = f"{len(nodes)}/{self.expected} slots"
+        if progress.phase == "confirm":
+            left = progress.running + progress.queued
+            done = f"{progress.confirmed}/{progress.confirmed + left} evaluations"
+        return f"{progress.phase}: {done}, {progress.running} running; {seen}"
 
     def _eta(self, progress: Progress) -> str:
         complete = sum(s.node is not None for s in progress.slots)
