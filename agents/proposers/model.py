@@ -102,8 +102,9 @@ class ModelProposer:
 
     async def propose(self, request: Request) -> Answer:
         prompt, calls, error, failure = self.prompt(request), [], "", Outcome.malformed.value
+        client = self.client(request)
         for attempt in range(1 + self.max_repairs):
-            call = await self.client(request).complete(prompt)
+            call = await client.complete(prompt)
             calls.append(self._record(call, request, attempt))
             try:
                 return self._read(call, request, tuple(calls))
