@@ -94,7 +94,7 @@ def node(db: Session, proposal: Proposal, seed: int) -> Node:
 def spent(db: Session) -> Money:
     """What model calls have cost so far, open reservations included."""
     settled = select(BudgetEntry.proposal_id, func.count()).filter_by(kind="settle")
-    closed = dict(db.execute(settled.group_by(BudgetEntry.proposal_id)).tuples().all())
+    closed = dict(db.execute(settled.group_by(BudgetEntry.proposal_id)).all())
     total = Money()
     for entry in db.scalars(select(BudgetEntry).order_by(BudgetEntry.id)):
         if entry.kind == "reserve" and closed.get(entry.proposal_id, 0) > 0:
@@ -125,7 +125,7 @@ def scores_of(db: Session, candidate: int, seeds: Sequence[int]) -> list[float]:
         .join(Measurement, Measurement.evaluation_id == Evaluation.id)
         .where(Evaluation.candidate_id == candidate, Measurement.metric == "score")
     )
-    found = dict(db.execute(query).tuples().all())
+    found = dict(db.execute(query).all())
     return [found[seed] for seed in seeds if seed in found]
 
 
@@ -148,7 +148,7 @@ def candidates(db: Session) -> dict[int, Candidate]:
 def states(db: Session) -> dict[str, int]:
     """How many evaluations are in each state."""
     query = select(Evaluation.state, func.count()).group_by(Evaluation.state)
-    return dict(db.execute(query).tuples().all())
+    return dict(db.execute(query).all())
 
 
 def failed_proposals(db: Session) -> int:
