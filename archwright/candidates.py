@@ -18,7 +18,7 @@ from storage.records import CandidateRecord
 def space_of(recipe: Recipe) -> Space:
     """The space that a recipe searches."""
     section = recipe.space
-    return Space(section.primitives, *section.layers, section.preset)
+    return Space(section.primitives, *section.layers, section.preset, section.options)
 
 
 def composition(pattern: Pattern, preset_name: str, name: str | None = None) -> CandidateRecord:

@@ -78,7 +78,7 @@ def details(row: Mapping[str, Any]) -> None:
         table(value, key)
 
 
-BOARD = ("rank", "id", "architecture", "score", "tied", "params", "MFLOP/tok", "agent", "n")
+BOARD = ("rank", "id", "architecture", "score", "tied", "params", "FLOPs", "agent", "n")
 
 
 def leaderboard(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -100,7 +100,7 @@ def _board_row(row: Mapping[str, Any]) -> dict[str, Any]:
         "score": f"{row['score']:.4f} {error}",
         "tied": "tied" if row["tied"] else "",
         "architecture": f"{row['pattern']}  {row['name'] or ''}".rstrip(),
-        "MFLOP/tok": f"{row['flops_per_token'] / 1e6:.3f}",
+        "FLOPs": f"{row['flops_ratio']:.2f}x",
         "n": row["evaluations"],
     }
 

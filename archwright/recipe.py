@@ -32,6 +32,7 @@ class SpaceSection(Section):
     primitives: tuple[str, ...] = ("A", "M", "Mb")
     layers: tuple[int, int] = (6, 8)
     preset: str = "mini"
+    options: bool = False
 
     @field_validator("layers", mode="before")
     @classmethod

@@ -26,14 +26,19 @@ def recipe_of(db: Session) -> Recipe:
 
 
 def leaderboard(db: Session, limit: int | None = None) -> list[dict[str, Any]]:
-    """Ranked candidates: those confirmed on the sealed split first, then what the search saw."""
+    """Ranked candidates: those confirmed on the sealed split first, then what the search saw.
+
+    ``flops_ratio`` is FLOPs per token over those of the ledger's first candidate, the first reference
+    where the recipe has one: candidates of other depths do not cost the same.
+    """
     recipe, scores = recipe_of(db), queries.scores(db)
     finders, known = _finders(db), queries.candidates(db)
     ranked = standings(scores, recipe.confirm.level)[:limit]
-    return [_row(s, known[s.candidate], finders.get(s.candidate, "")) for s in ranked]
+    norm = next((c.flops_per_token for c in known.values()), 1.0)  # of the first reference
+    return [_row(s, known[s.candidate], finders.get(s.candidate, ""), norm) for s in ranked]
 
 
-def _row(standing: Standing, candidate: Candidate, agent: str) -> dict[str, Any]:
+def _row(standing: Standing, candidate: Candidate, agent: str, norm: float) -> dict[str, Any]:
     return {
         "rank": standing.rank,
         "candidate": candidate.id,
@@ -45,6 +50,7 @@ def _row(standing: Standing, candidate: Candidate, agent: str) -> dict[str, Any]
         "tied": standing.tied,
         "params": candidate.params,
         "flops_per_token": candidate.flops_per_token,
+        "flops_ratio": candidate.flops_per_token / norm,
         "state_bytes": candidate.state_bytes,
         "agent": agent,
         "evaluations": standing.estimate.n,

@@ -19,7 +19,7 @@ from search_space.space import Space
 from storage.records import Answer, Node, View
 
 EMPTY = View()
-SPACE = Space(("A", "M", "Mb"), 2, 5, "mini")
+SPACE = Space(("A", "M", "Mb"), 2, 5, "mini", options=True)
 
 
 def node(slot: int, pattern: str = "A+M", score: float | None = 0.5, **fields: object) -> Node:
@@ -243,3 +243,14 @@ def test_a_missing_name_or_option_is_one_sentence() -> None:
         Agent(AgentSpec("a", "random", SPACE, scaffold="greedy", scaffold_options={"draft": 1}))
     with pytest.raises(ValueError, match="cannot import"):
         Agent(AgentSpec("a", "nowhere.at_all:Proposer", SPACE))
+
+
+def test_nobody_wins_by_a_wider_layer() -> None:
+    fixed = Space(("A", "M"), 1, 3, "mini")
+    for text in ("A+M{hidden=4096}", "[A{kv=2}|M]"):
+        with pytest.raises(ValueError, match="fixed sizes"):
+            fixed.read(text)
+    assert str(fixed.read("[A|M]{fuse=sub}+2*A")) == "[A|M]{fuse=sub}+2*A"
+    agent = Agent(AgentSpec("a", "scripted", fixed, options={"replies": []}))
+    assert isinstance(agent.proposer, ScriptedProposer)
+    assert "hidden" not in agent.proposer.prompt(agent._request(View(), 0)).system
