@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from evaluator.tasks import MAD_TASKS, Task, mad_task
 from evaluator.train import Training
@@ -22,6 +24,12 @@ class Profile:
     tasks: tuple[Task, ...]
     training: Training
     note: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Eight hex digits that change with anything that a score depends on."""
+        content = json.dumps([[t.identity() for t in self.tasks], asdict(self.training)])
+        return hashlib.sha256(content.encode()).hexdigest()[:8]
 
     def narrow(self, names: Sequence[str]) -> Profile:
         """The profile with only the named tasks, in its own order; all of them for no names.
@@ -44,14 +52,14 @@ def _mini(name: str, **settings: int) -> Task:
 _MINI = Profile(
     name="mad-mini",
     tasks=(
-        _mini("in-context-recall", vocab=16, length=32),
+        _mini("in-context-recall", vocab=12, length=32),
         _mini("noisy-recall", vocab=16, noise_vocab=8, length=32),
         _mini("fuzzy-recall", vocab=9, length=32),
         _mini("selective-copying", vocab=16, length=32, tokens=6),
         _mini("compression", vocab=8, length=16),
         _mini("memorization", vocab=256, length=32, train_size=256),
     ),
-    training=Training(steps=120, batch=32, lr=4e-3, schedule="cosine", warmup=10),
+    training=Training(steps=100, batch=32, lr=5e-3, schedule="cosine", warmup=10),
     note="reduced tasks and training for a CPU; these are not MAD scores",
 )
 
@@ -63,7 +71,17 @@ _MAD = Profile(
     note="the six MAD tasks at baseline settings, 200 epochs, AdamW 5e-4, chosen on validation",
 )
 
-PROFILES = {profile.name: profile for profile in (_MINI, _MAD)}
+_SMOKE = Profile(
+    name="smoke",
+    tasks=(
+        mad_task("compression", vocab=4, length=8, train_size=64, eval_size=64),
+        mad_task("in-context-recall", vocab=4, length=8, train_size=64, eval_size=64),
+    ),
+    training=Training(steps=3, batch=16, lr=4e-3),
+    note="milliseconds, to see that everything runs; the scores mean nothing",
+)
+
+PROFILES = {profile.name: profile for profile in (_MINI, _MAD, _SMOKE)}
 
 
 def profile(name: str) -> Profile:
