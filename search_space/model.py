@@ -180,6 +180,15 @@ class Model(nn.Module):
         return [blocks[i] for i in self.order]
 
 
+def layer_cost(layer: Layer, preset: Preset, length: int | None = None) -> Cost:
+    """Cost of one layer by itself, without its norm; an `Xa` as if it read an `A` with as many heads.
+
+    ``length`` defaults to the preset's. Raises ValueError for options that the primitive refuses.
+    """
+    with torch.device("meta"):
+        return make_primitive(layer, preset.width, preset).cost(length or preset.length)
+
+
 def pattern_cost(pattern: Pattern, preset: Preset, length: int | None = None) -> Cost:
     """Cost of the layers, their norms and the final norm; embedding and head are excluded.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from search_space.model import pattern_cost
+from search_space.model import layer_cost, pattern_cost
 from search_space.pattern import Layer, Pattern, PatternError
 from search_space.presets import preset
 from search_space.primitives import CATALOGUE, Cost
@@ -58,7 +58,7 @@ class Space:
                 "code": code,
                 "title": CATALOGUE[code].title,
                 "options": sorted(CATALOGUE[code].options()) if self.options else [],
-                "cost": self.cost(Pattern.of([code])),
+                "cost": layer_cost(Layer(code), preset(self.preset)),
             }
             for code in self.codes
         ]

@@ -14,7 +14,9 @@ from agents.memory import BYTES_PER_TOKEN, clean, memory
 from agents.proposers.classical import delete, draw, duplicate, insert, mutate, substitute, swap
 from agents.proposers.model import ModelProposer, ScriptedProposer
 from agents.scaffolds import Greedy, OneShot, Tournament
-from search_space.pattern import Pattern
+from search_space.model import layer_cost
+from search_space.pattern import Layer, Pattern
+from search_space.presets import preset
 from search_space.space import Space
 from storage.records import Answer, Node, View
 
@@ -192,7 +194,7 @@ def test_prompts_carry_the_grammar_costs_memory_and_parent() -> None:
     prompt = agent.proposer.prompt(agent._request(greedy, 0))
     said = prompt.messages[0].text
     for code in SPACE.codes:
-        cost = SPACE.cost(Pattern.of([code]))
+        cost = layer_cost(Layer(code), preset(SPACE.preset))
         assert f"- `{code}`" in prompt.system
         assert f"{cost.params} parameters" in prompt.system
     assert repr(1 / 3) in said  # at full precision
