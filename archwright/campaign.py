@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from search_space.pattern import Pattern
 from storage import database, queries
 from storage.ledger import Ledger
 from storage.models import Proposal
-from storage.records import Answer, EvaluationPlan, Money, Node, View
+from storage.records import Answer, CandidateRecord, EvaluationPlan, Money, Node, View
 
 FAULTS = 3  # attempts at work that ends in infrastructure faults
 NOTES = "notes.md"  # the user's own, in the run folder; every prompt carries it
@@ -286,13 +286,20 @@ class Campaign:
     def _record(self, slot: int, answer: Answer) -> None:
         state, candidate = self.slots[slot], None
         if answer.pattern is not None:
-            pattern = Pattern.parse(answer.pattern)
-            candidate = composition(pattern, self.space.preset, self.names.get(str(pattern)))
+            try:
+                candidate = self._candidate(state.agent, answer.pattern)
+            except ValueError as error:  # a proposer of the user's own need not have checked
+                answer = replace(answer, failure="invalid-pattern", detail=str(error))
         plans = self._plans(self._seeds(state.agent))
         paid = sum((Money(c.http_attempts, c.cost_usd) for c in answer.calls), Money())
         self.ledger.answer(state.proposal, answer, candidate, plans, paid if answer.calls else None)
         with self._read() as db:
             self.slots[slot] = self._load(db, db.get_one(Proposal, state.proposal))
+
+    def _candidate(self, agent: str, text: str) -> CandidateRecord:
+        """The candidate of a proposed pattern. Raises ValueError for one outside the space."""
+        pattern = Pattern.parse(text) if agent == REFERENCES else self.space.read(text)
+        return composition(pattern, self.space.preset, self.names.get(str(pattern)))
 
     def _load(self, db: Session, row: Proposal) -> SlotState:
         """The state of a slot as the ledger has it."""

@@ -32,8 +32,9 @@ class Preset:
 Defaults = dict[str, dict[str, Value]]
 
 
-def _proxy(head: int, window: int, recurrent: int) -> Defaults:
-    """``head`` of attention and Mamba-2, ``recurrent`` of those whose state grows with the head."""
+def _proxy(head: int, ssd_head: int, window: int, recurrent: int) -> Defaults:
+    """``head`` of attention, ``ssd_head`` of Mamba-2 (dividing its inner width, also in a fusion of
+    two), ``recurrent`` of those whose state grows with the head."""
     return {
         "A": {"head": head},
         "W": {"head": head, "window": window},
@@ -41,7 +42,7 @@ def _proxy(head: int, window: int, recurrent: int) -> Defaults:
         "Xa": {"head": head},
         "M": {"ratio": 258 / 128, "act": "relu"},  # hidden 258 at width 128: four d x d matrices
         "E": {"experts": 4, "topk": 2, "ratio": 0.5, "act": "relu"},  # in all experts together
-        "Mb": {"expand": 1.25, "state": 4, "conv": 4, "groups": 1, "head": head},
+        "Mb": {"expand": 1.25, "state": 4, "conv": 4, "groups": 1, "head": ssd_head},
         "Ms": {"expand": 1.25, "state": 4, "conv": 4},
         "L": {"head": recurrent},
         "G": {"head": recurrent, "rank": 4},
@@ -69,8 +70,8 @@ def _scale(width: int, head: int, hidden: int, state: int = 128) -> Defaults:
 PRESETS = {
     preset.name: preset
     for preset in (
-        Preset("small", 128, 16, 128, _proxy(8, 32, 16)),
-        Preset("mini", 64, 8, 64, _proxy(16, 16, 16)),
+        Preset("small", 128, 16, 128, _proxy(8, 8, 32, 16)),
+        Preset("mini", 64, 8, 64, _proxy(16, 20, 16, 16)),
         Preset("350M", 1536, 28, 8192, _scale(1536, 64, 4096)),
         Preset("1B", 2048, 32, 8192, _scale(2048, 64, 8192)),
         Preset("3B", 3072, 56, 8192, _scale(3072, 128, 8192)),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from agents.proposers.base import Request
-from search_space.pattern import Pattern
+from search_space.pattern import Pattern, PatternError
 from search_space.space import Space
 from storage.records import Answer
 
@@ -64,13 +64,24 @@ class EvolutionProposer(RandomProposer):
 
 
 def _unseen(request: Request, make: Callable[[], Pattern], hypothesis: str) -> Answer:
-    """The first pattern made that the agent has not had measured, or the last one tried."""
-    seen = {node.pattern for node in request.view.nodes}
+    """The first valid pattern made that the agent has not had measured, else any valid one made.
+
+    Not every sequence of codes is valid: an `Xa` needs an attention layer before it.
+    """
+    seen, valid = {node.pattern for node in request.view.nodes}, None
     for _ in range(TRIES):
-        pattern = make()
-        if str(pattern) not in seen:
+        text = str(make())
+        if text in seen and valid is not None:
+            continue
+        try:
+            valid = str(request.space.read(text))
+        except PatternError:
+            continue
+        if valid not in seen:
             break
-    return request.answer(pattern=str(pattern), hypothesis=hypothesis)
+    if valid is None:
+        return request.answer(failure="exhausted", detail=f"no valid pattern in {TRIES} draws")
+    return request.answer(pattern=valid, hypothesis=hypothesis)
 
 
 def draw(space: Space, rng: random.Random) -> Pattern:
