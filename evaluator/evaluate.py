@@ -10,17 +10,19 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from functools import lru_cache
 
 import torch
 from torch import nn
 
+from evaluator.checkpoint import State, capture, pack, restore, unpack
 from evaluator.metrics import NonFiniteLogits, Scorer
 from evaluator.outcome import CandidateFailure, FailureKind, Metric, Result, Spent
 from evaluator.profiles import profile
 from evaluator.tasks.base import Split, SplitName, Task
-from evaluator.train import Training, autocast, train
+from evaluator.train import Training, adamw, autocast, train
 from search_space.model import Model, pattern_cost
 from search_space.pattern import Pattern
 from search_space.presets import preset
@@ -34,6 +36,8 @@ class Job:
 
     ``tasks`` narrows the profile to some of its tasks (all when empty). ``sealed`` scores the test
     split in place of validation, for confirmation only. ``timeout`` bounds the training, in seconds.
+    ``share`` of the profile's training is done before scoring. ``checkpoint``, from an evaluation with
+    a smaller share, saves training what that one did and changes no bit of the scores.
     """
 
     pattern: str
@@ -43,6 +47,8 @@ class Job:
     tasks: tuple[str, ...] = ()
     sealed: bool = False
     timeout: float | None = None
+    share: Fraction = Fraction(1)
+    checkpoint: bytes | None = field(default=None, repr=False, compare=False)
 
     @property
     def split(self) -> SplitName:
@@ -59,36 +65,44 @@ def evaluate(job: Job) -> Result:
     start = time.perf_counter()
     deadline = None if job.timeout is None else start + job.timeout
     spent, metrics = Spent(), []
+    states = unpack(job.checkpoint) if job.checkpoint else {}
     try:
         for task in profile(job.profile).narrow(job.tasks).tasks:
-            found, cost = evaluate_task(job, task, deadline)
+            found, cost, states[task.name] = evaluate_task(
+                job, task, deadline, states.get(task.name)
+            )
             metrics += found
             spent += cost
     except CandidateFailure as failure:
         return Result((), spent, failure.kind, failure.detail)
     accuracies = [m.value for m in metrics if m.name.endswith("/accuracy")]
     score = Metric("score", job.split, sum(accuracies) / len(accuracies))
-    return Result((score, *metrics), replace(spent, seconds=time.perf_counter() - start))
+    kept = pack(states) if job.share < 1 else None
+    spent = replace(spent, seconds=time.perf_counter() - start)
+    return Result((score, *metrics), spent, checkpoint=kept)
 
 
 def evaluate_task(
-    job: Job, task: Task, deadline: float | None = None
-) -> tuple[list[Metric], Spent]:
+    job: Job, task: Task, deadline: float | None = None, state: State | None = None
+) -> tuple[list[Metric], Spent, State]:
     """Train and score on one task, until ``deadline`` on the performance counter at the latest.
 
-    Raises CandidateFailure.
+    Goes on from a state that it returned before, or starts anew. Raises CandidateFailure.
     """
     training = profile(job.profile).training
     pattern, size = Pattern.parse(job.pattern), preset(job.preset)
     with classified(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(job.seed, "initialisation"))
         model = Model(pattern, size, task.vocab, task.head(size.width)).to(device())
-        data = drawn(task, "train", job.seed)
-        spent = train(model, data, training, seed_of(job.seed, "order"), task.vocab, deadline)
+        optimiser = adamw(model, training)
+        start, stop = restore(model, optimiser, state) if state else 0, training.until(job.share)
+        data, order = drawn(task, "train", job.seed), seed_of(job.seed, "order")
+        spent = train(model, data, training, order, task.vocab, deadline, optimiser, start, stop)
         metrics = score(model, drawn(task, job.split, job.seed), training)
         forward = pattern_cost(pattern, size, task.input_length).flops_per_token
     spent = replace(spent, flops=3 * forward * spent.tokens)
-    return [Metric(f"{task.name}/{k}", job.split, v) for k, v in metrics.items()], spent
+    found = [Metric(f"{task.name}/{k}", job.split, v) for k, v in metrics.items()]
+    return found, spent, capture(model, optimiser, start + spent.steps)
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ An infrastructure fault (a killed worker, a full disk) is no outcome: it is rais
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -59,12 +59,17 @@ class Metric:
 
 @dataclass(frozen=True)
 class Result:
-    """An evaluation that ended: its metrics, or the failure in their place."""
+    """An evaluation that ended: its metrics, or the failure in their place.
+
+    ``spent`` is this evaluation's own, without what an earlier rung took. ``checkpoint`` is where its
+    trainings stopped, when that was before their end (`evaluator.checkpoint`).
+    """
 
     metrics: tuple[Metric, ...]
     spent: Spent
     failure: FailureKind | None = None
     detail: str = ""
+    checkpoint: bytes | None = field(default=None, repr=False)
 
     def score(self, split: str = "validation") -> float | None:
         """The score on that split, or None where there is none."""

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 import torch
@@ -46,6 +47,17 @@ class Training:
         progress = (step - self.warmup) / max(1, self.steps - self.warmup)
         return self.lr * 0.5 * (1 + math.cos(math.pi * progress))
 
+    def until(self, share: Fraction) -> int:
+        """The step at which this share of the training is done, at least 1."""
+        return math.ceil(self.steps * share)
+
+
+def adamw(model: nn.Module, training: Training) -> torch.optim.AdamW:
+    """The optimiser of a training that has not begun."""
+    return torch.optim.AdamW(
+        model.parameters(), lr=training.lr, weight_decay=training.weight_decay, fused=True
+    )
+
 
 def train(
     model: nn.Module,
@@ -54,26 +66,31 @@ def train(
     seed: int,
     vocab: int,
     deadline: float | None = None,
+    optimiser: torch.optim.Optimizer | None = None,
+    start: int = 0,
+    stop: int | None = None,
 ) -> Spent:
     """Train in place and return what it took, FLOPs left at zero (the caller knows the model's cost).
 
-    ``deadline`` is a time of `time.perf_counter`. Raises CandidateFailure (nan, diverged, timeout).
+    A part of a training goes from step ``start`` up to step ``stop``, by default to its end, with the
+    rates and the data of the whole: parts that hand on model and ``optimiser`` give the bits of one
+    straight run. ``deadline`` is a time of `time.perf_counter`; a budget of seconds bounds each part.
+    Raises CandidateFailure (nan, diverged, timeout).
     """
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=training.lr, weight_decay=training.weight_decay, fused=True
-    )
-    start, step, tokens = time.perf_counter(), 0, 0
+    optimiser = optimiser or adamw(model, training)
+    stop = training.steps if stop is None else stop
+    began, step, tokens = time.perf_counter(), start, 0
     model.train()
-    for inputs, labels in batches(split, training.batch, training.steps, seed):
+    for inputs, labels in batches(split, training.batch, stop, seed, start):
         for group in optimiser.param_groups:
             group["lr"] = training.rate(step)
         check_loss(train_step(model, optimiser, inputs, labels, training), vocab, step)
         step, tokens, now = step + 1, tokens + inputs.numel(), time.perf_counter()
         if deadline is not None and now > deadline:
             raise CandidateFailure(FailureKind.TIMEOUT, f"out of time after {step} steps")
-        if training.seconds is not None and now - start >= training.seconds:
+        if training.seconds is not None and now - began >= training.seconds:
             break
-    return Spent(step, tokens, 0.0, time.perf_counter() - start)
+    return Spent(step - start, tokens, 0.0, time.perf_counter() - began)
 
 
 def train_step(
@@ -110,15 +127,21 @@ def check_loss(loss: float, vocab: int, step: int) -> None:
         )
 
 
-def batches(split: Split, size: int, steps: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """``steps`` batches of ``size`` rows: epoch after epoch, each in an order drawn from the seed."""
+def batches(
+    split: Split, size: int, steps: int, seed: int, start: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """``steps`` batches of ``size`` rows: epoch after epoch, each in an order drawn from the seed.
+
+    The first ``start`` of them are left out: drawn like the others, but not gathered.
+    """
     generator = torch.Generator().manual_seed(seed)
     rows = len(split.inputs)
     size = min(size, rows)
     order = torch.empty(0, dtype=torch.int64)
-    for _ in range(steps):
+    for step in range(steps):
         if len(order) < size:  # the rest of an epoch opens the next one, so no row is left out
             order = torch.cat((order, torch.randperm(rows, generator=generator)))
         index, order = order[:size], order[size:]
-        index = index.to(split.inputs.device)
-        yield split.inputs[index], split.labels[index]
+        if step >= start:
+            index = index.to(split.inputs.device)
+            yield split.inputs[index], split.labels[index]
