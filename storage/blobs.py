@@ -1,4 +1,4 @@
-"""Large texts as files named by their content, compressed, beside the database.
+"""Large texts and checkpoints as files named by their content, compressed, beside the database.
 
 A file is written under a temporary name, synced and renamed: a name that exists is a file that is whole.
 """
@@ -11,13 +11,16 @@ import zlib
 from pathlib import Path
 
 
-def put(folder: Path, data: bytes) -> tuple[str, Path]:
-    """Keep ``data`` under ``folder`` unless it is there; returns its SHA-256 and its path."""
+def put(folder: Path, data: bytes, level: int = -1) -> tuple[str, Path]:
+    """Keep ``data`` under ``folder`` unless it is there; returns its SHA-256 and its path.
+
+    ``level`` is zlib's: 0 for what does not compress.
+    """
     name = hashlib.sha256(data).hexdigest()
     path = folder / name[:2] / f"{name}.z"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, zlib.compress(data))
+        write_whole(path, zlib.compress(data, level))
     return name, path
 
 

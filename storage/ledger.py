@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -145,6 +145,30 @@ class Ledger:
                 row.candidate_id = found.id
                 _queue(db, found.id, plans)
 
+    def promote(
+        self,
+        campaign: int,
+        slot: int,
+        agent: int,
+        candidate: int,
+        seed: int,
+        seen: int,
+        plans: Sequence[EvaluationPlan],
+        reason: str,
+        numbers: dict[str, Any],
+    ) -> int:
+        """Record that a slot trains an agent's candidate further, with the decision behind it, and queue
+        that; returns the proposal's id. Evaluations that exist are not queued again."""
+        with self.transaction() as db:
+            row = Proposal(campaign_id=campaign, slot=slot, agent_id=agent, seed=seed, seen=seen)
+            row.status, row.operator, row.reason = "promoted", "promote", reason
+            row.candidate_id, row.rung, row.answered = candidate, plans[0].rung, models.now()
+            db.add(row)
+            db.add(Decision(campaign_id=campaign, what="promote", reason=reason, numbers=numbers))
+            _queue(db, candidate, plans)
+            db.flush()
+            return row.id
+
     def _call(self, db: Session, proposal: int, call: CallRecord) -> LLMCall:
         numbers = asdict(call)
         request, reply = numbers.pop("request"), numbers.pop("reply")
@@ -155,9 +179,9 @@ class Ledger:
             **numbers,
         )
 
-    def keep(self, db: Session, data: bytes, kind: str) -> str:
+    def keep(self, db: Session, data: bytes, kind: str, level: int = -1) -> str:
         """Keep data as a file beside the database and its row; returns the SHA-256."""
-        name, path = blobs.put(self.folder / BLOBS, data)
+        name, path = blobs.put(self.folder / BLOBS, data, level)
         if db.get(Artifact, name) is None:
             relative = str(path.relative_to(self.folder))
             db.add(Artifact(sha256=name, kind=kind, path=relative, size=len(data)))
@@ -187,13 +211,19 @@ class Ledger:
         spent: Mapping[str, float],
         failure: str | None = None,
         detail: str = "",
+        checkpoint: bytes | None = None,
     ) -> None:
-        """End an evaluation with its (metric, split, value) rows, or with a failure in their place."""
+        """End an evaluation with its (metric, split, value) rows, or with a failure in their place.
+
+        A checkpoint is kept until `drop_checkpoints`.
+        """
         with self.transaction() as db:
             row = db.get_one(Evaluation, evaluation)
             _require(row, "running")
             row.state, row.lease = ("failed" if failure else "done"), None
             row.failure, row.detail, row.finished = failure, detail, models.now()
+            if checkpoint is not None:  # weights hardly compress: 7%, at 35 MB/s
+                row.checkpoint = self.keep(db, checkpoint, "checkpoint", level=0)
             for name, value in spent.items():
                 setattr(row, name, value)
             db.add_all(
@@ -207,6 +237,17 @@ class Ledger:
             row = db.get_one(Evaluation, evaluation)
             _require(row, "running")
             row.state, row.lease, row.detail = "queued", None, detail
+
+    def drop_checkpoints(self) -> None:
+        """Forget all checkpoints: first their rows, then the files, so that no row points at nothing."""
+        with self.transaction() as db:
+            db.execute(update(Evaluation).values(checkpoint=None))
+            rows = db.scalars(select(Artifact).filter_by(kind="checkpoint")).all()
+            paths = [self.folder / row.path for row in rows]
+            for row in rows:
+                db.delete(row)
+        for path in paths:
+            path.unlink(missing_ok=True)
 
     # ----------------------------------------------------------------------------------- recovery
 

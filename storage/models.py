@@ -83,7 +83,7 @@ class Candidate(Base):
 
 
 class Proposal(Base):
-    """One slot of the campaign: what an agent was asked and what came of it."""
+    """One slot of the campaign: what an agent was asked and what came of it, or who was promoted."""
 
     __tablename__ = "proposal"
     __table_args__ = (UniqueConstraint("campaign_id", "slot"),)
@@ -93,7 +93,10 @@ class Proposal(Base):
     agent_id: Mapped[int] = mapped_column(ForeignKey("agent.id"), index=True)
     seed: Mapped[int]  # of every random draw made for this slot
     seen: Mapped[int]  # the agent saw the results of slots below this one
-    status: Mapped[str]  # asked | accepted | duplicate | failed
+    status: Mapped[str]  # asked | accepted | duplicate | failed | promoted (nobody was asked)
+    rung: Mapped[int] = mapped_column(
+        default=0
+    )  # at which the candidate is evaluated for this slot
     operator: Mapped[str | None]
     reason: Mapped[str] = mapped_column(default="")  # of the scaffold's choice
     hypothesis: Mapped[str] = mapped_column(default="")
@@ -180,6 +183,8 @@ class Evaluation(Base):
     tokens: Mapped[int] = mapped_column(default=0)
     flops: Mapped[float] = mapped_column(default=0.0)
     seconds: Mapped[float] = mapped_column(default=0.0)
+    # Where training stopped, until the search ends and nobody can be promoted any more.
+    checkpoint: Mapped[str | None] = mapped_column(ForeignKey("artifact.sha256"))
     candidate: Mapped[Candidate] = relationship()
 
 

@@ -53,10 +53,11 @@ def evaluations(db: Session, state: str | None = None) -> Sequence[Evaluation]:
     return db.scalars(query if state is None else query.filter_by(state=state)).all()
 
 
-def unfinished(db: Session, candidate: int, seeds: Sequence[int]) -> set[int]:
-    """The candidate's evaluations at these seeds that have not ended."""
+def unfinished(db: Session, candidate: int, seeds: Sequence[int], rung: int = 0) -> set[int]:
+    """The candidate's evaluations at these seeds and this rung that have not ended."""
     query = select(Evaluation.id).where(
         Evaluation.candidate_id == candidate,
+        Evaluation.rung == rung,
         Evaluation.seed.in_(seeds),
         Evaluation.state.in_(("queued", "running")),
     )
@@ -64,10 +65,11 @@ def unfinished(db: Session, candidate: int, seeds: Sequence[int]) -> set[int]:
 
 
 def node(db: Session, proposal: Proposal, seed: int) -> Node:
-    """A finished slot as agents see it, scored at the search seed."""
+    """A finished slot as agents see it, scored at the search seed and the slot's rung."""
     evaluation = measurement = None
     if proposal.candidate_id is not None:
-        key = {"candidate_id": proposal.candidate_id, "seed": seed, "rung": 0, "sealed": False}
+        key = {"candidate_id": proposal.candidate_id, "seed": seed, "sealed": False}
+        key["rung"] = proposal.rung
         evaluation = db.scalar(select(Evaluation).filter_by(**key))
     if evaluation is not None:
         measurement = db.scalar(
@@ -88,6 +90,7 @@ def node(db: Session, proposal: Proposal, seed: int) -> Node:
         detail=proposal.detail or (evaluation.detail if evaluation else ""),
         params=candidate.params if candidate else 0,
         flops_per_token=candidate.flops_per_token if candidate else 0.0,
+        rung=proposal.rung,
     )
 
 
@@ -104,12 +107,12 @@ def spent(db: Session) -> Money:
     return total
 
 
-def scores(db: Session) -> dict[tuple[int, bool], dict[int, float]]:
-    """Scores by (candidate, sealed) and seed, at rung 0."""
+def scores(db: Session, rung: int = 0) -> dict[tuple[int, bool], dict[int, float]]:
+    """Scores by (candidate, sealed) and seed, at one rung."""
     query = (
         select(Evaluation.candidate_id, Evaluation.sealed, Evaluation.seed, Measurement.value)
         .join(Measurement, Measurement.evaluation_id == Evaluation.id)
-        .where(Measurement.metric == "score")
+        .where(Measurement.metric == "score", Evaluation.rung == rung)
         .order_by(Evaluation.id)
     )
     table: dict[tuple[int, bool], dict[int, float]] = defaultdict(dict)
@@ -118,15 +121,27 @@ def scores(db: Session) -> dict[tuple[int, bool], dict[int, float]]:
     return table
 
 
-def scores_of(db: Session, candidate: int, seeds: Sequence[int]) -> list[float]:
-    """A candidate's scores at these seeds, in their order; failed evaluations have none."""
+def scores_of(db: Session, candidate: int, seeds: Sequence[int], rung: int = 0) -> list[float]:
+    """A candidate's scores at these seeds and this rung, in their order; failed ones have none."""
     query = (
         select(Evaluation.seed, Measurement.value)
         .join(Measurement, Measurement.evaluation_id == Evaluation.id)
-        .where(Evaluation.candidate_id == candidate, Measurement.metric == "score")
+        .where(Evaluation.candidate_id == candidate, Evaluation.rung == rung)
+        .where(Measurement.metric == "score")
     )
     found = dict(db.execute(query).all())
     return [found[seed] for seed in seeds if seed in found]
+
+
+def checkpoint(db: Session, evaluation: Evaluation) -> str | None:
+    """The SHA-256 of where the evaluation's training stopped at the rung below, if that is kept."""
+    query = select(Evaluation.checkpoint).filter_by(
+        candidate_id=evaluation.candidate_id,
+        profile=evaluation.profile,
+        seed=evaluation.seed,
+        rung=evaluation.rung - 1,
+    )
+    return db.scalar(query)
 
 
 def attempt(db: Session, evaluation: int) -> int:

@@ -5,6 +5,7 @@ No database here, so that agents and workers can import it for nothing.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,8 @@ from typing import Any
 class Node:
     """A finished slot as an agent may see it.
 
-    ``score`` is None for a failed candidate or proposal, whose ``failure`` and ``detail`` say why.
+    ``score`` is the candidate's at the highest ``rung`` that it reached; None for a failed candidate or
+    proposal, whose ``failure`` and ``detail`` say why.
     """
 
     slot: int
@@ -23,12 +25,18 @@ class Node:
     operator: str
     hypothesis: str
     parents: tuple[int, ...]
-    status: str  # accepted | duplicate | failed
+    status: str  # accepted | duplicate | failed | promoted
     score: float | None
     failure: str | None = None
     detail: str = ""
     params: int = 0
     flops_per_token: float = 0.0
+    rung: int = 0
+
+    @property
+    def standing(self) -> tuple[int, float]:
+        """What nodes are ranked by: scores compare at one rung only, and a higher rung stands above."""
+        return self.rung, -math.inf if self.score is None else self.score
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,8 @@ class View:
 
     nodes: tuple[Node, ...] = ()
     turn: int = 0  # how many slots this agent was asked for before
-    noise: float | None = None  # standard deviation of a score over seeds, where known
+    noise: float | None = None  # standard deviation of a full score over seeds, where known
+    rungs: int = 1  # how many the campaign has
 
     @property
     def scored(self) -> tuple[Node, ...]:
@@ -51,7 +60,7 @@ class View:
     @property
     def best(self) -> Node | None:
         """The best scored node; the earlier of equals."""
-        return max(self.scored, key=lambda node: node.score or 0.0, default=None)
+        return max(self.scored, key=lambda node: node.standing, default=None)
 
     def node(self, candidate: int) -> Node | None:
         """The first node of a candidate."""

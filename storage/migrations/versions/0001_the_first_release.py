@@ -124,8 +124,12 @@ def upgrade() -> None:
         sa.Column("tokens", sa.Integer(), nullable=False),
         sa.Column("flops", sa.Double(), nullable=False),
         sa.Column("seconds", sa.Double(), nullable=False),
+        sa.Column("checkpoint", sa.String(), nullable=True),
         sa.ForeignKeyConstraint(
             ["candidate_id"], ["candidate.id"], name=op.f("fk_evaluation_candidate_id")
+        ),
+        sa.ForeignKeyConstraint(
+            ["checkpoint"], ["artifact.sha256"], name=op.f("fk_evaluation_checkpoint")
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_evaluation")),
         sa.UniqueConstraint(
@@ -184,6 +188,7 @@ def upgrade() -> None:
         sa.Column("seed", sa.Integer(), nullable=False),
         sa.Column("seen", sa.Integer(), nullable=False),
         sa.Column("status", sa.String(), nullable=False),
+        sa.Column("rung", sa.Integer(), nullable=False),
         sa.Column("operator", sa.String(), nullable=True),
         sa.Column("reason", sa.String(), nullable=False),
         sa.Column("hypothesis", sa.String(), nullable=False),
