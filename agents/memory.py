@@ -20,7 +20,7 @@ BEST, RECENT, DIVERSE = 6, 6, 4
 
 def memory(view: View, budget_tokens: int) -> list[str]:
     """The lines that fit into the budget, most useful first."""
-    lines = [*_failures(view), *map(line, _chosen(view))]
+    lines = [*_failures(view), *(line(node, view.rungs) for node in _chosen(view))]
     kept, room = [], budget_tokens * BYTES_PER_TOKEN
     for text in lines:
         room -= len(text.encode()) + 1
@@ -30,9 +30,10 @@ def memory(view: View, budget_tokens: int) -> list[str]:
     return kept
 
 
-def line(node: Node) -> str:
-    """One node: what was tried, how, and what came of it, at full precision."""
+def line(node: Node, rungs: int) -> str:
+    """One node: what was tried, how, and what came of it, at full precision and at which rung."""
     outcome = f"score {node.score!r}" if node.score is not None else f"failed: {node.failure}"
+    outcome += f" at rung {node.rung}" if rungs > 1 and node.candidate is not None else ""
     why = f"; {clean(node.hypothesis, 200)}" if node.hypothesis else ""
     again = "; proposed again, answered from the ledger" if node.status == "duplicate" else ""
     return f"- {node.pattern or '(no valid pattern)'}: {outcome}; {node.operator}{why}{again}"
@@ -45,7 +46,7 @@ def clean(text: str, limit: int) -> str:
 
 
 def _chosen(view: View) -> Iterable[Node]:
-    ranked = sorted(view.scored, key=lambda node: -(node.score or 0.0))
+    ranked = sorted(view.scored, key=lambda node: node.standing, reverse=True)
     best = ranked[:BEST]
     recent = list(reversed(view.nodes))[:RECENT]
     diverse = islice(_diverse(best, ranked[BEST:]), DIVERSE)

@@ -1,16 +1,18 @@
-"""The driver: asks agents, evaluates what they propose, confirms the finalists. Writes the ledger.
+"""The driver: asks agents, evaluates what they propose, promotes the best of it from rung to rung and
+confirms the finalists. Writes the ledger.
 
 An asynchronous loop without rounds: a free worker gets the next candidate at once. In a reproducible
 campaign the decision for slot k sees exactly the slots up to k - lag and answers are recorded in slot
-order, so that neither workers nor models change the outcome by being fast or slow. All state is in the
-ledger: this process can be killed at any point, and a new one goes on.
+order, so that neither workers nor models change the outcome by being fast or slow. A promotion is a slot
+like any other, and goes before a new candidate (`archwright.promotion`). All state is in the ledger: this
+process can be killed at any point, and a new one goes on.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,17 +23,18 @@ from agents.agent import Agent
 from archwright.candidates import composition, job_of, profile_label, space_of
 from archwright.environment import facts
 from archwright.executor import Executor, Fault
+from archwright.promotion import Advance, next_advance, raised
 from archwright.recipe import Recipe, parse
-from archwright.schedule import Slot, next_agent
+from archwright.schedule import Arm, Slot, next_agent
 from archwright.seeds import derive
 from archwright.setup import REFERENCES, agent_records, agent_specs, arms_of, check
-from archwright.standings import pooled_deviation
-from evaluator.evaluate import evaluate
+from archwright.standings import margin, pooled_deviation
+from evaluator.evaluate import Job, evaluate
 from evaluator.outcome import Result
 from search_space.pattern import Pattern
-from storage import database, queries
-from storage.ledger import Ledger
-from storage.models import Proposal
+from storage import blobs, database, queries
+from storage.ledger import BLOBS, Ledger
+from storage.models import Evaluation, Proposal
 from storage.records import Answer, CandidateRecord, EvaluationPlan, Money, Node, View
 
 FAULTS = 3  # attempts at work that ends in infrastructure faults
@@ -48,9 +51,15 @@ class SlotState:
     status: str = "asked"
     failure: str | None = None
     candidate: int | None = None
+    rung: int = 0
     quote: Money | None = None  # what is reserved for asking it
     pending: set[int] = field(default_factory=set)  # evaluations it waits for
     node: Node | None = None  # once it is complete
+
+    @property
+    def promotion(self) -> bool:
+        """Whether nobody was asked: a candidate found before is trained further."""
+        return self.status == "promoted"
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,7 @@ class Campaign:
         patterns = self.recipe.references.patterns
         self.names = {str(Pattern.parse(text)): name for name, text in patterns.items()}
         self.arms, self.space = arms_of(self.recipe), space_of(self.recipe)
+        self.references = Arm(REFERENCES, (REFERENCES,), len(patterns))
         self.slots: list[SlotState] = []
         self.asked: dict[Any, int] = {}  # handle -> slot
         self.answers: dict[int, Answer] = {}  # that came before an earlier slot's
@@ -121,6 +131,7 @@ class Campaign:
             try:
                 self._begin()
                 self._loop("search", self._ask)
+                self.ledger.drop_checkpoints()
                 self._queue_confirmation()
                 self._loop("confirm", lambda: None)
                 status = "done"
@@ -177,12 +188,16 @@ class Campaign:
         for slot, state in enumerate(self.slots):
             if state.status == "asked" and slot not in in_flight:
                 self._ask_slot(slot, state.agent, state.seen)
-        while not self._exhausted() and (turn := self._next()) is not None:
-            if not self._ask_slot(len(self.slots), *turn):
-                return
+        while not self._out_of_time() and (turn := self._next()) is not None:
+            who, seen = turn
+            if isinstance(who, Advance):
+                self._promote(who, seen)
+            else:
+                self._ask_slot(len(self.slots), who, seen)
 
-    def _next(self) -> tuple[str, int] | None:
-        """The agent of the next slot and how many slots it sees, if that can be decided now."""
+    def _next(self) -> tuple[str | Advance, int] | None:
+        """The agent or the promotion of the next slot and how many slots it sees, if that can be decided
+        now."""
         slot, complete = len(self.slots), self._frontier()
         if self.recipe.reproducible:
             seen = max(0, slot - self.lag + 1)
@@ -192,12 +207,33 @@ class Campaign:
             ready = sum(state.node is None for state in self.slots) < self.lag
         if not ready:
             return None
-        if slot < len(self.recipe.references.patterns):
-            return REFERENCES, seen
-        agent = next_agent(self.arms, self._history(seen))
-        if agent is None and complete == slot:  # what counted as used while in flight may not be
-            agent, seen = next_agent(self.arms, self._history(slot)), slot
-        return None if agent is None else (agent, seen)
+        who = self._turn(seen)
+        if who is None and complete == slot:  # what counted as used while in flight may not be
+            who, seen = self._turn(slot), slot
+        return None if who is None else (who, seen)
+
+    def _turn(self, seen: int) -> str | Advance | None:
+        """Whose turn it is: the references', then that of a promotion, then an agent's."""
+        if len(self.slots) < self.references.quota:
+            return REFERENCES
+        advance = self._advance(seen)
+        if advance is not None or self.stopped:
+            return advance
+        return next_agent(self.arms, self._history(seen))
+
+    def _advance(self, seen: int) -> Advance | None:
+        """The promotion that the slots below ``seen`` ask for."""
+        nodes = [s.node for s in self.slots[:seen] if s.node is not None]
+        promoted = {(s.agent, s.candidate or 0, s.rung) for s in self.slots if s.promotion}
+        level, rungs = self.recipe.confirm.level, self.recipe.rungs
+        return next_advance(
+            [self.references, *self.arms],
+            nodes,
+            promoted,
+            rungs.count,
+            rungs.eta,
+            lambda rung: margin(*self._noise(seen, rung), level),
+        )
 
     def _frontier(self) -> int:
         """How many slots from the first on are complete."""
@@ -205,50 +241,74 @@ class Campaign:
 
     def _history(self, seen: int) -> list[Slot]:
         """The slots so far for the schedule, those beyond ``seen`` as if nothing had come of them."""
-        known = [Slot(s.agent, s.status, s.failure) for s in self.slots[:seen]]
-        return known + [Slot(s.agent) for s in self.slots[seen:]]
+        known = [Slot(s.agent, s.status, s.failure) for s in self.slots[:seen] if not s.promotion]
+        return known + [Slot(s.agent) for s in self.slots[seen:] if not s.promotion]
 
-    def _ask_slot(self, slot: int, agent: str, seen: int) -> bool:
-        """Reserve, record and ask; False when the money does not suffice, which ends the search."""
+    def _promote(self, advance: Advance, seen: int) -> None:
+        """Record that the next slot trains a candidate further, and queue that."""
+        slot, plans = len(self.slots), self._plans(self._seeds(advance.agent), advance.rung)
+        proposal = self.ledger.promote(
+            self.id,
+            slot,
+            self.agent_ids[advance.agent],
+            advance.candidate,
+            derive(self.seed, "slot", slot),
+            seen,
+            plans,
+            advance.reason,
+            {"slot": slot, "seen": seen, **advance.numbers},
+        )
+        with self._read() as db:
+            self.slots.append(self._load(db, db.get_one(Proposal, proposal)))
+
+    def _ask_slot(self, slot: int, agent: str, seen: int) -> None:
+        """Reserve, record and ask, unless the money does not suffice, which ends the search."""
         seed = derive(self.seed, "slot", slot)
         view = self._view(agent, seen, slot)
         quote = self.agents[agent].quote(view, seed)
         if quote is not None and not self._affordable(quote):
-            return False
+            return
         proposal = self.ledger.ask(self.id, slot, self.agent_ids[agent], seed, seen, quote)
         if slot == len(self.slots):
             self.slots.append(SlotState(agent, proposal, seen))
         self.slots[slot].quote = quote
         self.asked[self.executor.propose(agent, view, seed)] = slot
-        return True
 
     def _view(self, agent: str, seen: int, slot: int) -> View:
-        """What an agent sees: its own complete slots below ``seen``, and how often it was asked."""
+        """What an agent sees: its own complete slots below ``seen``, each candidate at the highest rung it
+        reached in them, and how often it was asked."""
         visible = self.slots[:seen] if self.recipe.reproducible else self.slots[:slot]
-        nodes = tuple(s.node for s in visible if s.node is not None and s.agent == agent)
-        turn = sum(state.agent == agent for state in self.slots[:slot])
-        return View(nodes, turn, self._noise(seen))
+        arm = next(arm for arm in (self.references, *self.arms) if agent in arm.agents)
+        nodes = tuple(n for n in self._nodes(visible, arm) if n.agent == agent)
+        turn = sum(s.agent == agent and not s.promotion for s in self.slots[:slot])
+        rungs = self.recipe.rungs
+        return View(nodes, turn, self._noise(seen, rungs.last)[0], rungs.count)
 
-    def _noise(self, seen: int) -> float | None:
-        """Standard deviation over seeds of the references, once all of them are seen."""
-        references = self.slots[: len(self.recipe.references.patterns)]
-        if seen < len(references):
-            return None
+    def _nodes(self, slots: Sequence[SlotState], arm: Arm) -> tuple[Node, ...]:
+        """What an arm has found in these slots, each candidate at the highest rung it reached in them."""
+        return raised(s.node for s in slots if s.node is not None and s.agent in arm.agents)
+
+    def _noise(self, seen: int, rung: int) -> tuple[float | None, int]:
+        """Standard deviation over seeds of the references at a rung, with its degrees of freedom, once
+        all of them are seen at rung 0."""
+        if seen < self.references.quota:
+            return None, 0
+        states = [s for s in self.slots[:seen] if s.agent == REFERENCES and s.rung == rung]
         with self._read() as db:
-            groups = [
-                queries.scores_of(db, state.candidate, self._seeds(REFERENCES))
-                for state in references
+            return pooled_deviation(
+                queries.scores_of(db, state.candidate, self._seeds(REFERENCES), rung)
+                for state in states
                 if state.candidate is not None
-            ]
-        return pooled_deviation(groups)[0]
+            )
 
     # ---------------------------------------------------------------------------------- the budget
 
-    def _exhausted(self) -> bool:
+    def _out_of_time(self) -> bool:
         seconds = self.recipe.budget.seconds
-        if seconds is not None and self._seconds() >= seconds:
-            self._stop(f"the budget of {seconds:g} seconds is used up")
-        return bool(self.stopped)
+        if seconds is None or self._seconds() < seconds:
+            return False
+        self._stop(f"the budget of {seconds:g} seconds is used up")
+        return True
 
     def _affordable(self, quote: Money) -> bool:
         """Whether a quote fits into what is left, open reservations included."""
@@ -304,9 +364,11 @@ class Campaign:
     def _load(self, db: Session, row: Proposal) -> SlotState:
         """The state of a slot as the ledger has it."""
         name = row.agent.name
-        state = SlotState(name, row.id, row.seen, row.status, row.failure, row.candidate_id)
+        state = SlotState(
+            name, row.id, row.seen, row.status, row.failure, row.candidate_id, row.rung
+        )
         if row.candidate_id is not None:
-            state.pending = queries.unfinished(db, row.candidate_id, self._seeds(name))
+            state.pending = queries.unfinished(db, row.candidate_id, self._seeds(name), row.rung)
         self._complete(db, state)
         return state
 
@@ -323,22 +385,26 @@ class Campaign:
         count = self.recipe.references.seeds if agent == REFERENCES else 1
         return [derive(self.seed, "search", i) for i in range(count)]
 
-    def _plans(self, seeds: list[int], sealed: bool = False) -> list[EvaluationPlan]:
+    def _plans(self, seeds: list[int], rung: int = 0, sealed: bool = False) -> list[EvaluationPlan]:
         label = profile_label(self.recipe)
-        return [EvaluationPlan(label, seed, sealed=sealed) for seed in seeds]
+        return [EvaluationPlan(label, seed, rung, sealed) for seed in seeds]
 
     def _start(self) -> int:
         """Give queued evaluations to free workers, oldest first; returns how many stay queued."""
-        with self._read() as db:
-            queued = [
-                (e.id, job_of(self.recipe, e.candidate.pattern, e.seed, e.sealed))
-                for e in queries.evaluations(db, "queued")
-            ]
         free = max(0, self.executor.workers - len(self.running))
-        for evaluation, job in queued[:free]:
+        with self._read() as db:
+            queued = queries.evaluations(db, "queued")
+            jobs = [(e.id, self._job(db, e)) for e in queued[:free]]
+        for evaluation, job in jobs:
             self.ledger.start(evaluation)
             self.running[self.executor.submit(evaluate, job)] = evaluation
         return len(queued[free:])
+
+    def _job(self, db: Session, row: Evaluation) -> Job:
+        """The job of an evaluation, going on from where the rung below stopped."""
+        job = job_of(self.recipe, row.candidate.pattern, row.seed, row.sealed, row.rung)
+        name = queries.checkpoint(db, row)
+        return replace(job, checkpoint=blobs.get(self.folder / BLOBS, name)) if name else job
 
     def _evaluated(self, evaluation: int, result: Result | Fault) -> None:
         if isinstance(result, Fault):
@@ -350,7 +416,9 @@ class Campaign:
         else:
             metrics = [(m.name, m.split, m.value) for m in result.metrics]
             spent, failure = asdict(result.spent), result.failure
-            self.ledger.finish(evaluation, metrics, spent, failure, result.detail)
+            self.ledger.finish(
+                evaluation, metrics, spent, failure, result.detail, result.checkpoint
+            )
         with self._read() as db:
             for state in self.slots:
                 if evaluation in state.pending:
@@ -369,12 +437,13 @@ class Campaign:
             recorded = queries.decision(db, "confirm")
         chosen = recorded or self._choose_finalists()
         count = self.recipe.confirm.seeds
-        plans = self._plans([derive(self.seed, "confirm", i) for i in range(count)], sealed=True)
+        seeds = [derive(self.seed, "confirm", i) for i in range(count)]
+        plans = self._plans(seeds, self.recipe.rungs.last, sealed=True)
         for candidate in chosen["candidates"]:
             self.ledger.queue(candidate, plans)
 
     def _choose_finalists(self) -> dict[str, Any]:
-        finalists = {arm.name: self._finalists(arm.agents) for arm in self.arms}
+        finalists = {arm.name: self._finalists(arm) for arm in self.arms}
         references = [s.candidate for s in self.slots if s.agent == REFERENCES and s.candidate]
         everyone = [*references, *(c for chosen in finalists.values() for c in chosen)]
         numbers = {"finalists": finalists, "candidates": list(dict.fromkeys(everyone))}
@@ -382,10 +451,10 @@ class Campaign:
         self.ledger.decide(self.id, "confirm", reason, numbers)
         return numbers
 
-    def _finalists(self, agents: tuple[str, ...]) -> list[int]:
-        """The best candidates of an arm by the score the search saw; the earlier of equals."""
-        nodes = tuple(s.node for s in self.slots if s.node is not None and s.agent in agents)
-        ranked = sorted(View(nodes).scored, key=lambda node: -(node.score or 0.0))
+    def _finalists(self, arm: Arm) -> list[int]:
+        """The best candidates of an arm by rung and the score the search saw; the earlier of equals."""
+        found = View(self._nodes(self.slots, arm)).scored
+        ranked = sorted(found, key=lambda node: node.standing, reverse=True)
         finalists = ranked[: self.recipe.confirm.finalists]
         return [node.candidate for node in finalists if node.candidate is not None]
 

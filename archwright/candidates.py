@@ -9,6 +9,7 @@ from dataclasses import asdict
 from archwright.recipe import Recipe
 from evaluator.evaluate import Job
 from evaluator.profiles import profile
+from evaluator.rungs import shares
 from search_space.pattern import Pattern
 from search_space.presets import preset
 from search_space.space import Space
@@ -51,8 +52,8 @@ def profile_label(recipe: Recipe) -> str:
     return f"{section.profile}#{profile(section.profile).narrow(section.tasks).fingerprint}"
 
 
-def job_of(recipe: Recipe, pattern: str, seed: int, sealed: bool) -> Job:
-    """The evaluation of a pattern under a recipe."""
+def job_of(recipe: Recipe, pattern: str, seed: int, sealed: bool, rung: int) -> Job:
+    """The evaluation of a pattern under a recipe, without a checkpoint."""
     section = recipe.evaluation
     return Job(
         pattern=pattern,
@@ -62,4 +63,5 @@ def job_of(recipe: Recipe, pattern: str, seed: int, sealed: bool) -> Job:
         tasks=section.tasks,
         sealed=sealed,
         timeout=section.timeout_seconds,
+        share=shares(recipe.rungs.count, recipe.rungs.eta)[rung],
     )

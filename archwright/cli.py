@@ -211,7 +211,7 @@ def inspect(
     what: Annotated[
         str,
         typer.Argument(
-            help="leaderboard, candidates, candidate ID, lineage ID, agents, failures, spend, "
+            help="leaderboard, candidates, candidate ID, lineage ID, agents, rungs, failures, spend, "
             "calls [ID], decisions"
         ),
     ] = "leaderboard",

@@ -83,13 +83,14 @@ BOARD = ("rank", "id", "architecture", "score", "tied", "params", "FLOPs", "agen
 
 def leaderboard(rows: Sequence[Mapping[str, Any]]) -> None:
     """The leaderboard: results first, what the search saw below."""
+    columns = ("rung", *BOARD) if any(row["rung"] for row in rows) else BOARD
     for sealed, title in (
         (True, "Results: fresh seeds, sealed split"),
         (False, "Seen by the search only (validation; it flatters whatever was chosen)"),
     ):
         chosen = [_board_row(row) for row in rows if row["sealed"] == sealed]
         if chosen:
-            table(chosen, title, BOARD)
+            table(chosen, title, columns)
 
 
 def _board_row(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,6 +119,8 @@ def outcome(summary: Mapping[str, Any]) -> None:
     )
     for control in summary["controls"]:
         out.print(_advantage(control))
+    for row in summary["rungs"]:
+        out.print(_correlation(row))
     out.print(
         f"{summary['evaluations']} evaluations, {summary['failures']} failures, "
         f"{summary['seconds']:.0f} s; inspect: archwright inspect {summary['run']}"
@@ -133,6 +136,15 @@ def _advantage(control: Mapping[str, Any]) -> str:
         return text
     verdict = "" if control["low"] > 0 else "; not better beyond the noise"
     return f"{text} [{control['low']:+.4f}, {control['high']:+.4f}]{verdict}"
+
+
+def _correlation(row: Mapping[str, Any]) -> str:
+    """How well a rung foretold the next one."""
+    value, low, high = row["correlation"], row["low"], row["high"]
+    text = f"rank correlation of rung {row['rung']} with rung {row['next']}: "
+    text += "not known" if value is None else f"{value:+.2f}"
+    text += "" if low is None else f" [{low:+.2f}, {high:+.2f}]"
+    return f"{text} over {row['candidates']} candidates"
 
 
 class Watcher:
@@ -159,7 +171,7 @@ class Watcher:
         if self.live is not None:
             self.live.update(f"{line}  {progress.seconds:.0f} s{self._eta(progress)}")
             return
-        mark = progress.phase, sum(s.node is not None for s in progress.slots), progress.confirmed
+        mark = progress.phase, _complete(progress, promotions=True), progress.confirmed
         if mark != self.shown:
             err.print(f"{progress.seconds:6.0f} s  {line}", soft_wrap=True)
         self.shown = mark
@@ -167,20 +179,27 @@ class Watcher:
     def _line(self, progress: Progress) -> str:
         nodes = [s.node for s in progress.slots if s.node is not None]
         best = max(
-            (n for n in nodes if n.score is not None), key=lambda n: n.score or 0, default=None
+            (n for n in nodes if n.score is not None), key=lambda n: n.standing, default=None
         )
         seen = (
             f"best seen {best.score:.4f} {best.pattern} ({best.agent})" if best else "no score yet"
         )
-        done = f"{len(nodes)}/{self.expected} slots"
+        done = f"{_complete(progress)}/{self.expected} slots"
+        if promotions := sum(s.promotion for s in progress.slots):
+            done += f", {promotions} promotions"
         if progress.phase == "confirm":
             left = progress.running + progress.queued
             done = f"{progress.confirmed}/{progress.confirmed + left} evaluations"
         return f"{progress.phase}: {done}, {progress.running} running; {seen}"
 
     def _eta(self, progress: Progress) -> str:
-        complete = sum(s.node is not None for s in progress.slots)
+        complete = _complete(progress)
         if progress.phase != "search" or not complete:
             return ""
         left = (time.monotonic() - self.start) / complete * (self.expected - complete)
         return f", search ends in about {left:.0f} s"
+
+
+def _complete(progress: Progress, promotions: bool = False) -> int:
+    """How many slots are complete, without those of promotions unless asked for."""
+    return sum(s.node is not None for s in progress.slots if promotions or not s.promotion)

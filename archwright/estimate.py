@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from agents.agent import Agent
 from archwright.recipe import Recipe
 from archwright.setup import agent_specs, arms_of, profile_of
 from evaluator.evaluate import seed_of
+from evaluator.rungs import most, shares
 from evaluator.train import train
 from search_space.model import Model
 from search_space.pattern import Pattern
@@ -22,23 +24,33 @@ PROBE_STEPS = 3
 
 
 def estimate(recipe: Recipe) -> dict[str, Any]:
-    """Counts are upper bounds; seconds are extrapolated from a few steps of one model, measured now."""
-    arms = arms_of(recipe)
-    search = sum(arm.quota for arm in arms) + (
-        len(recipe.references.patterns) * recipe.references.seeds
-    )
-    finalists = recipe.confirm.finalists * len(arms) + len(recipe.references.patterns)
-    evaluations = search + finalists * recipe.confirm.seeds
+    """Counts are upper bounds, though a search that improves with every candidate promotes more; seconds
+    are extrapolated from a few steps of one model, measured now, for an evaluation in full."""
+    finalists = recipe.confirm.finalists * len(arms_of(recipe)) + len(recipe.references.patterns)
+    confirmation = finalists * recipe.confirm.seeds
+    evaluations, trainings = search(recipe)
     per_evaluation, tokens = probe(recipe)
     calls, usd = _worst(recipe)
     return {
-        "evaluations": evaluations,
+        "evaluations": evaluations + confirmation,
         "seconds_per_evaluation": per_evaluation,
-        "seconds_on_one_core": per_evaluation * evaluations,
-        "trained_tokens": tokens * evaluations,
+        "seconds_on_one_core": per_evaluation * float(trainings + confirmation),
+        "trained_tokens": int(tokens * (trainings + confirmation)),
         "calls_at_most": calls,
         "usd_at_most": usd,
     }
+
+
+def search(recipe: Recipe) -> tuple[int, Fraction]:
+    """The evaluations of the search and how many full trainings they add up to."""
+    evaluations, trainings, before = 0, Fraction(0), Fraction(0)
+    going = [arm.quota for arm in arms_of(recipe)]
+    references = len(recipe.references.patterns) * recipe.references.seeds
+    for share in shares(recipe.rungs.count, recipe.rungs.eta):
+        evaluations += sum(going) + references
+        trainings += (sum(going) + references) * (share - before)
+        going, before = [most(n, recipe.rungs.eta) for n in going], share
+    return evaluations, trainings
 
 
 def probe(recipe: Recipe) -> tuple[float, int]:

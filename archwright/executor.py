@@ -82,7 +82,8 @@ class RayExecutor:
     ``address`` joins a running cluster; None starts a local Ray, which ``close`` stops again.
     """
 
-    OBJECT_STORE = 200 * 2**20  # bytes; what crosses is small, and Ray's default takes gigabytes
+    # Bytes; what crosses is small but for checkpoints, which may spill to disk; Ray's default is gigabytes.
+    OBJECT_STORE = 200 * 2**20
 
     def __init__(self, workers: int, address: str | None = None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

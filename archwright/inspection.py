@@ -21,6 +21,7 @@ TABLES: dict[str, Callable[[Session], Rows]] = {
     "leaderboard": report.leaderboard,
     "candidates": report.candidates,
     "agents": report.agents,
+    "rungs": report.rungs,
     "failures": report.failures,
     "spend": report.spend_by_agent,
     "calls": queries.calls,

@@ -78,6 +78,18 @@ class BudgetSection(Section):
     usd: float | None = Field(default=None, ge=0)
 
 
+class RungsSection(Section):
+    """How far candidates are trained before the best of them go on; one rung trains all in full."""
+
+    count: int = Field(default=1, ge=1)
+    eta: int = Field(default=3, ge=2)
+
+    @property
+    def last(self) -> int:
+        """The rung at which training is complete."""
+        return self.count - 1
+
+
 class ReferencesSection(Section):
     """Fixed patterns measured beside the search; they also give the noise floor."""
 
@@ -104,6 +116,7 @@ class Recipe(Section):
     agents: tuple[AgentSection, ...] = Field(min_length=1)
     controls: tuple[AgentSection, ...] = ()
     budget: BudgetSection = BudgetSection()
+    rungs: RungsSection = RungsSection()
     references: ReferencesSection = ReferencesSection()
     confirm: ConfirmSection = ConfirmSection()
     workers: int | None = Field(default=None, ge=1)

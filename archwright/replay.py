@@ -15,8 +15,9 @@ from storage.models import Candidate, Environment, Evaluation, Measurement
 
 
 def replay(db: Session, identity: int | None) -> dict[str, Any]:
-    """Re-train a candidate (by default the best) as its first recorded evaluation and compare.
+    """Re-train a candidate (by default the best) as one recorded evaluation and compare.
 
+    That is the sealed one if there is one, else that at the highest rung, trained here in one piece.
     Raises ValueError where there is nothing to replay.
     """
     chosen = identity if identity is not None else _best(db)
@@ -27,12 +28,14 @@ def replay(db: Session, identity: int | None) -> dict[str, Any]:
             f"the profile {recipe.evaluation.profile} has changed since the run ({evaluation.profile} "
             f"is now {profile_label(recipe)}): check out the commit in the run's environment table"
         )
-    job = job_of(recipe, evaluation.candidate.pattern, evaluation.seed, evaluation.sealed)
+    pattern, rung = evaluation.candidate.pattern, evaluation.rung
+    job = job_of(recipe, pattern, evaluation.seed, evaluation.sealed, rung)
     result = evaluate(job)
     again = result.score(job.split)
     return {
         "candidate": chosen,
         "pattern": job.pattern,
+        "rung": rung,
         "seed": job.seed,
         "split": job.split,
         "recorded": recorded,
@@ -57,7 +60,7 @@ def _recorded(db: Session, candidate: int) -> tuple[Evaluation, float]:
         select(Evaluation, Measurement.value)
         .join(Measurement, Measurement.evaluation_id == Evaluation.id)
         .where(Evaluation.candidate_id == candidate, Measurement.metric == "score")
-        .order_by(Evaluation.sealed.desc(), Evaluation.id)
+        .order_by(Evaluation.sealed.desc(), Evaluation.rung.desc(), Evaluation.id)
     )
     found = db.execute(query.limit(1)).first()
     if found is None:

@@ -5,6 +5,9 @@ Reads the ledger and the standings; prints nothing. Every table a person sees co
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from statistics import fmean
 from typing import Any
 
 from sqlalchemy import text
@@ -12,9 +15,20 @@ from sqlalchemy.orm import Session
 
 from archwright.recipe import Recipe, parse
 from archwright.setup import arms_of
-from archwright.standings import Estimate, Standing, estimate, interval, noise, standings
+from archwright.standings import (
+    Estimate,
+    Scores,
+    Standing,
+    estimate,
+    interval,
+    ladder,
+    noise,
+    rank_correlation,
+)
 from storage import queries
 from storage.models import Agent, Candidate, Evaluation, LLMCall, Proposal
+
+STATUSES = ("accepted", "duplicate", "failed", "promoted")
 
 
 def recipe_of(db: Session) -> Recipe:
@@ -26,16 +40,21 @@ def recipe_of(db: Session) -> Recipe:
 
 
 def leaderboard(db: Session, limit: int | None = None) -> list[dict[str, Any]]:
-    """Ranked candidates: those confirmed on the sealed split first, then what the search saw.
+    """Ranked candidates: those confirmed on the sealed split first, then what the search saw, the last
+    rung before the others: only scores of one rung compare.
 
     ``flops_ratio`` is FLOPs per token over those of the ledger's first candidate, the first reference
     where the recipe has one: candidates of other depths do not cost the same.
     """
-    recipe, scores = recipe_of(db), queries.scores(db)
     finders, known = _finders(db), queries.candidates(db)
-    ranked = standings(scores, recipe.confirm.level)[:limit]
+    ranked = ladder(_scores(db), recipe_of(db).confirm.level)[:limit]
     norm = next((c.flops_per_token for c in known.values()), 1.0)  # of the first reference
     return [_row(s, known[s.candidate], finders.get(s.candidate, ""), norm) for s in ranked]
+
+
+def _scores(db: Session) -> list[Scores]:
+    """The scores at each rung, from 0."""
+    return [queries.scores(db, rung) for rung in range(recipe_of(db).rungs.count)]
 
 
 def _row(standing: Standing, candidate: Candidate, agent: str, norm: float) -> dict[str, Any]:
@@ -47,6 +66,7 @@ def _row(standing: Standing, candidate: Candidate, agent: str, norm: float) -> d
         "score": standing.estimate.mean,
         "stderr": standing.estimate.stderr,
         "sealed": standing.sealed,
+        "rung": standing.rung,
         "tied": standing.tied,
         "params": candidate.params,
         "flops_per_token": candidate.flops_per_token,
@@ -71,7 +91,7 @@ def summary(db: Session, run: str) -> dict[str, Any]:
     campaign, best = queries.campaign(db), leaderboard(db, limit=1)
     assert campaign is not None, "recipe_of has seen it"
     counts = queries.states(db)
-    deviation, _ = noise(queries.scores(db), sealed=True)
+    deviation, _ = noise(_scores(db)[-1], sealed=True)
     return {
         "run": run,
         "status": campaign.status,
@@ -80,6 +100,7 @@ def summary(db: Session, run: str) -> dict[str, Any]:
         "best": best[0] if best else None,
         "noise": deviation,
         "controls": controls(db),
+        "rungs": rungs(db),
         "spend": spend(db),
         "seconds": campaign.seconds,
     }
@@ -87,7 +108,7 @@ def summary(db: Session, run: str) -> dict[str, Any]:
 
 def controls(db: Session) -> list[dict[str, Any]]:
     """Each control's best confirmed candidate, and the search's advantage over it with an interval."""
-    recipe, scores = recipe_of(db), queries.scores(db)
+    recipe, scores = recipe_of(db), _scores(db)[-1]
     chosen = (queries.decision(db, "confirm") or {"finalists": {}})["finalists"]
     sealed_noise = noise(scores, sealed=True)
     estimates = {
@@ -126,6 +147,34 @@ def _advantage(
     return {"advantage": search[1].mean - control[1].mean, "low": low, "high": high}
 
 
+def rungs(db: Session) -> list[dict[str, Any]]:
+    """Each rung's rank correlation with the next one, over the candidates that have both scores.
+
+    These are the references and who was promoted. Being the best of a rung, the latter differ less from
+    each other than all candidates do, so over all of them the correlation would be higher.
+    """
+    table, level = _scores(db), recipe_of(db).confirm.level
+    rows = []
+    for rung, (lower, upper) in enumerate(pairwise(table)):
+        found = rank_correlation(_pairs(lower, upper), level)
+        numbers = {"correlation": found.value, "low": found.low, "high": found.high}
+        rows.append({"rung": rung, "next": rung + 1, "candidates": found.n, **numbers})
+    return rows
+
+
+def _pairs(lower: Scores, upper: Scores) -> list[tuple[float, float]]:
+    """The search's scores of each candidate at two rungs, over the seeds that it has at both."""
+    pairs = []
+    for key in sorted(key for key in lower if key in upper and not key[1]):
+        if seeds := lower[key].keys() & upper[key].keys():
+            pairs.append((_mean(lower[key], seeds), _mean(upper[key], seeds)))
+    return pairs
+
+
+def _mean(scores: Mapping[int, float], seeds: Iterable[int]) -> float:
+    return fmean(scores[seed] for seed in seeds)
+
+
 def spend(db: Session) -> dict[str, Any]:
     """What the run took: model calls, tokens and money; evaluation seconds, tokens and FLOPs."""
     money = queries.spent(db)
@@ -159,6 +208,7 @@ def _proposal(row: Proposal) -> dict[str, Any]:
         "reasoning": row.reasoning,
         "expected_effect": row.expected_effect,
         "status": row.status,
+        "rung": row.rung,
     }
 
 
@@ -172,10 +222,10 @@ def _evaluation(db: Session, row: Evaluation) -> dict[str, Any]:
 
 
 def candidates(db: Session, limit: int | None = None) -> list[dict[str, Any]]:
-    """Every proposal in slot order with the score that the search saw."""
-    scores, rows = queries.scores(db), []
+    """Every slot with the score that the search saw of it, promotions among them."""
+    scores, rows = _scores(db), []
     for p in queries.proposals(db)[:limit]:
-        values = list(scores.get((p.candidate_id or 0, False), {}).values())
+        values = list(scores[p.rung].get((p.candidate_id or 0, False), {}).values())
         rows.append(
             {
                 "slot": p.slot,
@@ -184,6 +234,7 @@ def candidates(db: Session, limit: int | None = None) -> list[dict[str, Any]]:
                 "candidate": p.candidate_id,
                 "pattern": p.candidate.pattern if p.candidate else None,
                 "status": p.status,
+                "rung": p.rung,
                 "score": sum(values) / len(values) if values else None,
             }
         )
@@ -191,16 +242,22 @@ def candidates(db: Session, limit: int | None = None) -> list[dict[str, Any]]:
 
 
 def agents(db: Session) -> list[dict[str, Any]]:
-    """Each agent with what it proposed and the best score the search saw of it."""
-    scores, everything = queries.scores(db), queries.proposals(db)
+    """Each agent with what it proposed, what of it was promoted, and the best score seen at the highest
+    rung it reached."""
+    scores, everything = _scores(db), queries.proposals(db)
     return [
         _agent(agent, [p for p in everything if p.agent_id == agent.id], scores)
         for agent in queries.agents(db)
     ]
 
 
-def _agent(agent: Agent, proposals: list[Proposal], scores: Any) -> dict[str, Any]:
-    seen = [v for p in proposals for v in scores.get((p.candidate_id or 0, False), {}).values()]
+def _agent(agent: Agent, proposals: list[Proposal], scores: list[Scores]) -> dict[str, Any]:
+    seen = [
+        (p.rung, value)
+        for p in proposals
+        for value in scores[p.rung].get((p.candidate_id or 0, False), {}).values()
+    ]
+    rung, best = max(seen, default=(None, None))
     states = [p.status for p in proposals]
     return {
         "agent": agent.name,
@@ -208,8 +265,9 @@ def _agent(agent: Agent, proposals: list[Proposal], scores: Any) -> dict[str, An
         "scaffold": agent.scaffold,
         "proposer": agent.proposer,
         "model": agent.model,
-        **{status: states.count(status) for status in ("accepted", "duplicate", "failed")},
-        "best_seen": max(seen, default=None),
+        **{status: states.count(status) for status in STATUSES},
+        "rung": rung,
+        "best_seen": best,
     }
 
 

@@ -9,6 +9,7 @@ from archwright.candidates import space_of
 from archwright.recipe import AgentSection, Recipe, RecipeError
 from archwright.schedule import Arm
 from evaluator.profiles import Profile, profile
+from evaluator.rungs import shares
 from search_space.pattern import Pattern, nearest
 from search_space.presets import preset
 from search_space.primitives import CATALOGUE
@@ -28,6 +29,7 @@ def check(recipe: Recipe) -> None:
         profile(recipe.evaluation.profile).narrow(recipe.evaluation.tasks)
         for text in recipe.references.patterns.values():
             space_of(recipe).cost(Pattern.parse(text, CATALOGUE))
+        _check_rungs(recipe)
         for spec in agent_specs(recipe):
             _check_agent(recipe, Agent(spec))
     except ValueError as error:
@@ -42,6 +44,21 @@ def _check_agent(recipe: Recipe, agent: Agent) -> None:
             f"budget.usd cannot be kept for agent {agent.spec.name}: its model has no known price; "
             "add it under prices, or limit budget.calls instead"
         )
+
+
+def _check_rungs(recipe: Recipe) -> None:
+    steps = rung_steps(recipe)
+    if len(set(steps)) < len(steps):
+        raise RecipeError(
+            f"rungs: each must train further than the one before, not to steps {steps} of "
+            f"{profile_of(recipe).name}: lower rungs.count or rungs.eta"
+        )
+
+
+def rung_steps(recipe: Recipe) -> list[int]:
+    """The training step at which each rung scores."""
+    training = profile_of(recipe).training
+    return [training.until(share) for share in shares(recipe.rungs.count, recipe.rungs.eta)]
 
 
 def profile_of(recipe: Recipe) -> Profile:
@@ -92,10 +109,19 @@ def goal_of(recipe: Recipe) -> str:
     """The task and the budget in one sentence, for models."""
     chosen = profile_of(recipe)
     tasks = ", ".join(f"{t.name} (vocabulary {t.vocab}, length {t.length})" for t in chosen.tasks)
-    steps = chosen.training.steps
     return (
-        f"Tasks: {tasks}. Each is trained for {steps} steps from scratch; "
-        f"the search measures {recipe.budget.evaluations} architectures."
+        f"Tasks: {tasks}. Each is trained for {chosen.training.steps} steps from scratch; "
+        f"the search measures {recipe.budget.evaluations} architectures.{_rungs_in_words(recipe)}"
+    )
+
+
+def _rungs_in_words(recipe: Recipe) -> str:
+    if recipe.rungs.count == 1:
+        return ""
+    steps = ", ".join(f"rung {i} after {n} steps" for i, n in enumerate(rung_steps(recipe)))
+    return (
+        f" A score is of {steps}: all architectures are scored at rung 0, and the best of a rung go on "
+        "to the next. Only scores of one rung can be compared, and training longer raises them."
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scipy import stats
 
@@ -72,37 +72,88 @@ def interval(
     return difference - reach, difference + reach
 
 
+def margin(deviation: float | None, freedom: int, level: float) -> float:
+    """How far apart two scores of one seed each must be for the higher one to be better at that level;
+    0 where no noise is known. Those closer are tied, as `probability_better` has it."""
+    if deviation is None:
+        return 0.0
+    return float(stats.t.ppf(level, freedom)) * deviation * math.sqrt(2)
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Spearman's rank correlation of ``n`` pairs, None where a side is constant, with its interval,
+    None below four pairs."""
+
+    n: int
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+def rank_correlation(pairs: Sequence[tuple[float, float]], level: float) -> Correlation:
+    """The rank correlation of pairs with its two-sided interval at that level.
+
+    By Fisher's z with the variance (1 + value^2 / 2) / (n - 3) of Bonett and Wright (2000). A perfect
+    order is taken half a step of ranks below 1 there: z has no interval at 1, and few pairs prove little.
+    """
+    n, sides = len(pairs), list(zip(*pairs, strict=True))
+    if n < 2 or any(len(set(side)) == 1 for side in sides):
+        return Correlation(n, None, None, None)
+    value = float(stats.spearmanr(*sides).statistic)
+    if n < 4:
+        return Correlation(n, value, None, None)
+    largest = 1 - 6 / (n**3 - n)
+    z = math.atanh(min(max(value, -largest), largest))
+    reach = float(stats.norm.ppf(0.5 + level / 2)) * math.sqrt((1 + value**2 / 2) / (n - 3))
+    return Correlation(n, value, math.tanh(z - reach), math.tanh(z + reach))
+
+
 @dataclass(frozen=True)
 class Standing:
     """A candidate's place. ``sealed`` tells a result from a score that the search saw; ``tied`` that
-    it cannot be told from the leader of its kind at the recipe's level."""
+    it cannot be told from the leader of its kind, at its rung, at the recipe's level."""
 
     rank: int
     candidate: int
     estimate: Estimate
     sealed: bool
     tied: bool
+    rung: int = 0
 
 
-def standings(
-    scores: Mapping[tuple[int, bool], Mapping[int, float]], level: float
-) -> list[Standing]:
-    """Confirmed candidates first, by sealed score; then the others, by validation score."""
+Scores = Mapping[tuple[int, bool], Mapping[int, float]]  # by (candidate, sealed) and seed
+
+
+def ladder(rungs: Sequence[Scores], level: float) -> list[Standing]:
+    """The standings at each rung, the last rung first, each candidate at the highest it reached."""
     rows: list[Standing] = []
-    for sealed in (True, False):
-        confirmed = {row.candidate for row in rows}
-        group = {
-            candidate: list(values.values())
-            for (candidate, kind), values in scores.items()
-            if kind == sealed and candidate not in confirmed
-        }
-        rows += _ranked(group, sealed, level, len(rows), noise(scores, sealed))
+    for rung in reversed(range(len(rungs))):
+        rows += standings(rungs[rung], level, rung, rows)
     return rows
 
 
-def noise(
-    scores: Mapping[tuple[int, bool], Mapping[int, float]], sealed: bool
-) -> tuple[float | None, int]:
+def standings(
+    scores: Scores, level: float, rung: int = 0, above: Sequence[Standing] = ()
+) -> list[Standing]:
+    """Confirmed candidates first, by sealed score; then the others, by validation score.
+
+    The scores are of one rung; whoever is ``above`` already is left out, and ranks go on from there.
+    """
+    rows: list[Standing] = []
+    for sealed in (True, False):
+        placed = {row.candidate for row in (*above, *rows)}
+        group = {
+            candidate: list(values.values())
+            for (candidate, kind), values in scores.items()
+            if kind == sealed and candidate not in placed
+        }
+        ranked = len(above) + len(rows)
+        rows += _ranked(group, sealed, level, ranked, noise(scores, sealed))
+    return [replace(row, rung=rung) for row in rows]
+
+
+def noise(scores: Scores, sealed: bool) -> tuple[float | None, int]:
     """The pooled deviation over seeds on one split, or over both splits where one has too few."""
     groups = {kind: list(values.values()) for kind, values in scores.items()}
     deviation, freedom = pooled_deviation(v for (_, k), v in groups.items() if k == sealed)

@@ -130,6 +130,7 @@ class ModelProposer:
             request.decision.operator,
             memory=memory(view, self.memory_tokens),
             noise=view.noise,
+            rungs=view.rungs,
             parents=request.decision.parents,
         )
         return Prompt(system, (Message("user", asked),), SCHEMA, self.max_output_tokens)

@@ -24,7 +24,7 @@ class Tournament:
         if view.turn < self.population or not living:
             return Decision("draft", (), f"the population of {self.population} is being filled")
         sample = rng.sample(living, min(self.sample, len(living)))
-        best = max(sample, key=lambda node: node.score or 0.0)
+        best = max(sample, key=lambda node: node.standing)
         return Decision(
             "improve", (best,), f"slot {best.slot} is the best of {len(sample)} sampled"
         )
