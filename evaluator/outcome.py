@@ -59,12 +59,17 @@ class Metric:
 
 @dataclass(frozen=True)
 class Result:
-    """An evaluation that ended: its metrics, or the failure in their place."""
+    """An evaluation that ended: its metrics, or the failure in their place.
+
+    ``facts`` are what a number cannot say of the data behind the metrics: (`<task>/<fact>`, text),
+    such as the sha256 of a corpus.
+    """
 
     metrics: tuple[Metric, ...]
     spent: Spent
     failure: FailureKind | None = None
     detail: str = ""
+    facts: tuple[tuple[str, str], ...] = ()
 
     def score(self, split: str = "validation") -> float | None:
         """The score on that split, or None where there is none."""
