@@ -16,9 +16,11 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import cached_property, lru_cache
 
 MAX_LAYERS = 256
@@ -44,6 +46,9 @@ class Layer:
     parts: tuple[Layer, ...] = ()
     weights: int = 0
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", tuple((k, _whole(v)) for k, v in self.options))
+
     def __str__(self) -> str:
         body = self.code or "[" + "|".join(map(str, self.parts)) + "]"
         if not self.options:
@@ -51,7 +56,7 @@ class Layer:
         return body + "{" + ",".join(f"{k}={_print_value(v)}" for k, v in self.options) + "}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pattern:
     """An expanded layer list of 1 to 256 layers; equal lists are equal however they were written."""
 
@@ -82,6 +87,13 @@ class Pattern:
 
     def __len__(self) -> int:
         return len(self.layers)
+
+    def __eq__(self, other: object) -> bool:
+        """By the hash, since to Python the options k=1 and k=true are equal."""
+        return isinstance(other, Pattern) and self.hash == other.hash
+
+    def __hash__(self) -> int:
+        return hash(self.hash)
 
     @cached_property
     def canonical(self) -> str:
@@ -114,19 +126,27 @@ def _renumber(layers: Sequence[Layer]) -> tuple[Layer, ...]:
 
 
 def _print_value(value: Value) -> str:
-    return str(value).lower() if isinstance(value, bool) else f"{value}"
+    if isinstance(value, float):  # without exponent, whose sign is outside the grammar
+        return f"{Decimal(repr(value)):f}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def read_value(text: str) -> Value:
-    """An option's value: true/false, an integer, a number, else the word itself."""
+    """An option's value: true/false, an integer (2.0 is one), a finite number, else the word itself."""
     if text in ("true", "false"):
         return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    if text.isdecimal():
+        return int(text)
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return _whole(number) if math.isfinite(number) else text
+
+
+def _whole(value: Value) -> Value:
+    """2 for 2.0, which is the same to every option: one value, one print, one hash."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def nearest(name: str, known: Collection[str]) -> str:
@@ -256,6 +276,10 @@ class _Token:
     text: str
     column: int  # counted from 1
 
+    @property
+    def shown(self) -> str:
+        return repr(self.text) if self.text else "the end"
+
 
 class _Parser:
     """Recursive descent over the tokens of one pattern; weights are numbered as units are made."""
@@ -297,9 +321,7 @@ class _Parser:
     def expect(self, mark: str, why: str) -> None:
         token = self.take()
         if token.text != mark:
-            raise self.error(
-                token.column, f"expected {mark!r} {why}, found {token.text or 'the end'!r}"
-            )
+            raise self.error(token.column, f"expected {mark!r} {why}, found {token.shown}")
 
     def pattern(self) -> list[Layer]:
         layers = self.terms()
@@ -357,7 +379,7 @@ class _Parser:
         if token.kind != "code":
             raise self.error(
                 token.column,
-                f"expected a layer code, found {token.text or 'the end'!r}: write e.g. 'A'",
+                f"expected a layer code, found {token.shown}: write e.g. 'A'",
             )
         if self.codes is not None and token.text not in self.codes:
             raise self.error(

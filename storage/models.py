@@ -29,7 +29,8 @@ class Base(DeclarativeBase):
     type_annotation_map = {dict[str, Any]: JSON}  # noqa: RUF012  (SQLAlchemy's own idiom)
 
 
-def _now() -> datetime:
+def now() -> datetime:
+    """The time in UTC, naive, as the tables hold it."""
     return datetime.now(UTC).replace(tzinfo=None)
 
 
@@ -45,7 +46,7 @@ class Campaign(Base):
     workers: Mapped[int]
     status: Mapped[str] = mapped_column(default="running")  # running | interrupted | done | failed
     format: Mapped[int] = mapped_column(default=FORMAT)
-    started: Mapped[datetime] = mapped_column(default=_now)
+    started: Mapped[datetime] = mapped_column(default=now)
     finished: Mapped[datetime | None]
     seconds: Mapped[float] = mapped_column(default=0.0)  # driven so far, over all sessions
 
@@ -78,7 +79,7 @@ class Candidate(Base):
     params: Mapped[int]
     flops_per_token: Mapped[float]
     state_bytes: Mapped[int]
-    created: Mapped[datetime] = mapped_column(default=_now)
+    created: Mapped[datetime] = mapped_column(default=now)
 
 
 class Proposal(Base):
@@ -101,7 +102,7 @@ class Proposal(Base):
     failure: Mapped[str | None]  # kind, when status is failed
     detail: Mapped[str] = mapped_column(default="")
     candidate_id: Mapped[int | None] = mapped_column(ForeignKey("candidate.id"), index=True)
-    asked: Mapped[datetime] = mapped_column(default=_now)
+    asked: Mapped[datetime] = mapped_column(default=now)
     answered: Mapped[datetime | None]
     agent: Mapped[Agent] = relationship()
     candidate: Mapped[Candidate | None] = relationship()
@@ -138,7 +139,7 @@ class LLMCall(Base):
     reasoning_tokens: Mapped[int | None]
     latency_seconds: Mapped[float | None]
     cost_usd: Mapped[float | None]  # None: no price known for the model
-    created: Mapped[datetime] = mapped_column(default=_now)
+    created: Mapped[datetime] = mapped_column(default=now)
 
 
 class GateCheck(Base):
@@ -172,7 +173,7 @@ class Evaluation(Base):
     lease: Mapped[str | None]  # the driver session that runs it
     failure: Mapped[str | None]  # kind, when state is failed
     detail: Mapped[str] = mapped_column(default="")
-    queued: Mapped[datetime] = mapped_column(default=_now)
+    queued: Mapped[datetime] = mapped_column(default=now)
     started: Mapped[datetime | None]
     finished: Mapped[datetime | None]
     steps: Mapped[int] = mapped_column(default=0)
@@ -203,7 +204,7 @@ class Decision(Base):
     what: Mapped[str]
     reason: Mapped[str]
     numbers: Mapped[dict[str, Any]]
-    created: Mapped[datetime] = mapped_column(default=_now)
+    created: Mapped[datetime] = mapped_column(default=now)
 
 
 class Artifact(Base):
@@ -214,7 +215,7 @@ class Artifact(Base):
     kind: Mapped[str]
     path: Mapped[str]  # from the run folder
     size: Mapped[int]  # bytes before compression
-    created: Mapped[datetime] = mapped_column(default=_now)
+    created: Mapped[datetime] = mapped_column(default=now)
 
 
 class Environment(Base):
@@ -229,7 +230,7 @@ class Environment(Base):
     packages: Mapped[dict[str, Any]]
     device: Mapped[str]
     sandbox: Mapped[str]
-    created: Mapped[datetime] = mapped_column(default=_now)
+    created: Mapped[datetime] = mapped_column(default=now)
 
 
 class BudgetEntry(Base):
@@ -242,7 +243,7 @@ class BudgetEntry(Base):
     kind: Mapped[str]  # reserve | settle | release
     calls: Mapped[int]
     usd: Mapped[float | None]  # None: no price known
-    created: Mapped[datetime] = mapped_column(default=_now)
+    created: Mapped[datetime] = mapped_column(default=now)
 
 
 VIEWS = {

@@ -36,6 +36,7 @@ class View:
     """What an agent sees when it is asked: the finished slots of its pool, in slot order."""
 
     nodes: tuple[Node, ...] = ()
+    turn: int = 0  # how many slots this agent was asked for before
     noise: float | None = None  # standard deviation of a score over seeds, where known
 
     @property
@@ -92,7 +93,6 @@ class Answer:
     failure: str | None = None
     detail: str = ""
     calls: tuple[CallRecord, ...] = ()
-    stop: bool = False  # the agent cannot go on (an invalid key, say)
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,16 @@ class CandidateRecord:
     flops_per_token: float
     state_bytes: int
     name: str | None = None
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """How a candidate is to be evaluated; ``sealed`` ones are scored on the test split."""
+
+    profile: str
+    seed: int
+    rung: int = 0
+    sealed: bool = False
 
 
 @dataclass(frozen=True)

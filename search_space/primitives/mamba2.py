@@ -8,15 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from search_space.ops.ssd import CHUNK, ssd
-from search_space.primitives.base import Cost, Primitive
+from search_space.ops.chunks import Impl
+from search_space.ops.linear import linear_flops
+from search_space.ops.ssd import ssd
+from search_space.primitives.base import Cost, Recurrent
+from search_space.primitives.norm import Norm
+from search_space.primitives.short_conv import ShortConv
 
-State = tuple[
-    Tensor, Tensor
-]  # the last conv - 1 inputs (B, conv - 1, C); the SSD state (B, H, N, P)
+State = tuple[Tensor, Tensor]  # of the convolution; of the SSD (B, H, N, P)
 
 
-class Mamba2(Primitive):
+class Mamba2(Recurrent):
     """in_proj -> short causal convolution -> SSD -> gated RMSNorm -> out_proj."""
 
     code, title, source = "Mb", "Mamba-2 (SSD)", "2405.21060"
@@ -44,72 +46,48 @@ class Mamba2(Primitive):
             )
         self.mixed = self.inner + 2 * groups * state
         self.in_proj = nn.Linear(d_model, self.inner + self.mixed + self.heads, bias=False)
-        self.conv = nn.Conv1d(self.mixed, self.mixed, conv, groups=self.mixed, padding=conv - 1)
-        self.dt_bias = nn.Parameter(_initial_dt_bias(self.heads))
+        self.conv = ShortConv(self.mixed, conv)
+        self.dt_bias = nn.Parameter(initial_dt_bias(self.heads))
         self.A_log = nn.Parameter(torch.empty(self.heads).uniform_(1, 16).log())
         self.D = nn.Parameter(torch.ones(self.heads))
-        self.norm = nn.RMSNorm(self.inner)
+        self.norm = Norm(self.inner)
         self.out_proj = nn.Linear(self.inner, d_model, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        z, mixed, dt = self._project(x)
-        mixed = self.conv(mixed.transpose(1, 2))[..., : x.shape[1]].transpose(1, 2)
-        y, _ = self._ssd(mixed, dt, None)
-        return self._gate(y, z)
-
     def init_state(self, batch: int) -> State:
-        zeros = self.out_proj.weight.new_zeros
-        return (
-            zeros(batch, self.conv.kernel_size[0] - 1, self.mixed),
-            zeros(batch, self.heads, self.n, self.head),
-        )
+        state = self.out_proj.weight.new_zeros(batch, self.heads, self.n, self.head)
+        return self.conv.init_state(batch), state
 
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        z, mixed, dt = self._project(x[:, None])
-        window = torch.cat((state[0], mixed), dim=1)
-        mixed = torch.einsum("blc,cl->bc", window, self.conv.weight[:, 0])
-        mixed = mixed + torch.as_tensor(self.conv.bias)
-        y, recurrent = self._ssd(mixed[:, None], dt, state[1])
-        return self._gate(y, z)[:, 0], (window[:, 1:], recurrent)
-
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def mix(self, x: Tensor, state: State | None, impl: Impl) -> tuple[Tensor, State]:
+        past, recurrent = state or (None, None)
         z, mixed, dt = self.in_proj(x).split((self.inner, self.mixed, self.heads), dim=-1)
-        return z, mixed, F.softplus(dt + self.dt_bias)
-
-    def _ssd(self, mixed: Tensor, dt: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        x, B, C = F.silu(mixed).split(
+        mixed, past = self.conv.mix(mixed, past)
+        inner, B, C = F.silu(mixed).split(
             (self.inner, self.groups * self.n, self.groups * self.n), dim=-1
         )
-        x = x.unflatten(-1, (self.heads, self.head))
+        inner = inner.unflatten(-1, (self.heads, self.head))
         B, C = (t.unflatten(-1, (self.groups, self.n)) for t in (B, C))
-        A = -self.A_log.exp()
-        if x.shape[1] == 1:  # one token: the recurrence itself is cheapest
-            y, state = ssd(x, dt, A, B, C, state, "naive")
-        else:
-            y, state = ssd(x, dt, A, B, C, state)
-        return (y + self.D[:, None] * x).flatten(2), state
-
-    def _gate(self, y: Tensor, z: Tensor) -> Tensor:
-        return self.out_proj(self.norm(y * F.silu(z)))
+        dt = F.softplus(dt + self.dt_bias)
+        y, recurrent = ssd(inner, dt, -self.A_log.exp(), B, C, recurrent, impl)
+        y = (y + self.D[:, None] * inner).flatten(2)
+        return self.out_proj(self.norm(y * F.silu(z))), (past, recurrent)
 
     def cost(self, length: int) -> Cost:
-        d, kernel = self.out_proj.out_features, self.conv.kernel_size[0]
+        d, state = self.out_proj.out_features, self.n * self.inner
         weights = d * self.in_proj.out_features + self.inner * d
-        small = self.mixed * (kernel + 1) + 3 * self.heads + self.inner
-        chunks = math.ceil(length / CHUNK)
-        padded = chunks * CHUNK / length  # the last chunk is filled up
-        inside = 2 * CHUNK * (self.groups * self.n + self.inner)
-        across = 4 * self.n * self.inner
-        carry = 2 * (chunks + 1) ** 2 * self.n * self.inner / length
-        convolution = 2 * kernel * self.mixed * (length + kernel - 1) / length
+        params = weights + self.conv.params + 3 * self.heads + self.inner
+        outside = 2 * weights + self.conv.flops
+        kept = self.conv.state + state
         return Cost(
-            params=weights + small,
-            flops_per_token=2 * weights + padded * (inside + across) + carry + convolution,
-            state=(kernel - 1) * self.mixed + self.n * self.inner,
+            params=params,
+            flops_per_token=outside
+            + linear_flops(length, self.n, self.head, self.heads, self.groups),
+            state=kept,
+            step_flops=outside + 4 * state,
+            step_reads=params + kept,
         )
 
 
-def _initial_dt_bias(heads: int, low: float = 1e-3, high: float = 1e-1) -> Tensor:
+def initial_dt_bias(channels: int, low: float = 1e-3, high: float = 1e-1) -> Tensor:
     """softplus inverse of time steps drawn log-uniformly from [low, high], as the paper starts them."""
-    dt = torch.empty(heads).uniform_(math.log(low), math.log(high)).exp()
+    dt = torch.empty(channels).uniform_(math.log(low), math.log(high)).exp()
     return dt + torch.log(-torch.expm1(-dt))

@@ -51,4 +51,4 @@ class MLP(Primitive):
             self.up.in_features * self.up.out_features
             + self.down.in_features * self.down.out_features
         )
-        return Cost(params=weights, flops_per_token=2 * weights, state=0)
+        return Cost(weights, 2 * weights, 0, 2 * weights, weights)

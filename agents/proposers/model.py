@@ -1,0 +1,208 @@
+"""`llm` and `scripted`: proposers that ask a model, validate its reply and let it repair what is wrong.
+
+The prompts are in `agents/prompts`, the providers in `agents/llm`. It measures nothing and sees of the
+ledger only the view it is given.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, ClassVar
+
+from agents.llm import (
+    Call,
+    Client,
+    Message,
+    ModelName,
+    Outcome,
+    Prompt,
+    ScriptedClient,
+    connect,
+    cost,
+    load_prices,
+    worst_case,
+)
+from agents.memory import clean, memory
+from agents.prompts import render
+from agents.proposers.base import Request
+from search_space.pattern import Pattern, PatternError
+from storage.records import Answer, CallRecord, Money
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        name: {"type": "string", "description": description}
+        for name, description in {
+            "hypothesis": "one sentence that a measurement can support or reject",
+            "reasoning": "why it should hold",
+            "pattern": "the whole architecture in the grammar",
+            "expected_effect": "what the score should do, and by how much",
+        }.items()
+    },
+    "required": ["hypothesis", "reasoning", "pattern", "expected_effect"],
+    "additionalProperties": False,
+}
+LONGEST = 4_000  # characters kept of each field of a reply
+
+
+class BadReply(ValueError):
+    """A structured reply that breaks a rule; the message is what the model is told."""
+
+
+@dataclass(frozen=True)
+class ModelProposer:
+    """Asks ``model`` (`provider:model[@base_url]`), at most 1 + ``max_repairs`` times a proposal.
+
+    Raises MissingKey when it is first asked and the environment has no key.
+    """
+
+    model: str
+    max_repairs: int = 2
+    max_output_tokens: int = 4_000
+    memory_tokens: int = 6_000
+    timeout_seconds: float = 120.0
+    prices: Mapping[str, Any] = field(default_factory=dict)
+
+    scaffold: ClassVar[str] = "greedy"
+
+    @cached_property
+    def name(self) -> ModelName:
+        return ModelName.parse(self.model)
+
+    @cached_property
+    def _prices(self) -> dict[str, Any]:
+        return load_prices(self.prices)
+
+    @cached_property
+    def _client(self) -> Client:
+        return connect(self.name, timeout_seconds=self.timeout_seconds)
+
+    def check(self) -> None:
+        """Raise MissingKey when the environment has no key for the model."""
+        self._client  # noqa: B018  (connecting is the check)
+
+    def client(self, request: Request) -> Client:
+        """Who answers this request."""
+        return self._client
+
+    def price(self, call: Call) -> float | None:
+        """What a call cost in USD; None where it is not known."""
+        return cost(self.name, call, self._prices)
+
+    def quote(self, request: Request) -> Money | None:
+        """The worst case: every repair is needed, and every reply is as long as it may be."""
+        prompt, total = self.prompt(request), Money()
+        for _ in range(1 + self.max_repairs):
+            total += Money(1, worst_case(self.name, prompt, self._prices))
+            prompt = _repair(prompt, "x" * LONGEST, "x" * LONGEST)
+        return total
+
+    async def propose(self, request: Request) -> Answer:
+        prompt, calls, error, failure = self.prompt(request), [], "", Outcome.malformed.value
+        client = self.client(request)
+        for attempt in range(1 + self.max_repairs):
+            call = await client.complete(prompt)
+            calls.append(self._record(call, request, attempt))
+            try:
+                return self._read(call, request, tuple(calls))
+            except BadReply as bad:
+                error = str(bad)
+            failure = "invalid-reply" if call.outcome is Outcome.ok else call.outcome.value
+            if call.outcome not in (Outcome.ok, Outcome.malformed, Outcome.truncated):
+                break
+            prompt = _repair(prompt, json.dumps(call.data) if call.data else call.reply, error)
+        return request.answer(failure=failure, detail=error, calls=tuple(calls))
+
+    def prompt(self, request: Request) -> Prompt:
+        """What is sent for this request before any repair."""
+        view, space = request.view, request.space
+        system = render(
+            "system",
+            catalogue=space.catalogue(),
+            space=space,
+            goal=request.goal,
+            notes=request.notes,
+        )
+        asked = render(
+            request.decision.operator,
+            memory=memory(view, self.memory_tokens),
+            noise=view.noise,
+            parents=request.decision.parents,
+        )
+        return Prompt(system, (Message("user", asked),), SCHEMA, self.max_output_tokens)
+
+    def _read(self, call: Call, request: Request, calls: tuple[CallRecord, ...]) -> Answer:
+        """The answer in a call. Raises BadReply with what the model has to mend."""
+        if call.data is None:
+            raise BadReply(call.error or f"the call ended as {call.outcome}")
+        fields = _fields(call.data)
+        try:
+            pattern = request.space.read(fields["pattern"])
+        except PatternError as error:
+            raise BadReply(str(error)) from error
+        if any(Pattern.parse(p.pattern) == pattern for p in request.decision.parents):
+            raise BadReply(f"pattern {fields['pattern']!r} is its parent's: change something")
+        return request.answer(calls=calls, **{**fields, "pattern": str(pattern)})
+
+    def _record(self, call: Call, request: Request, attempt: int) -> CallRecord:
+        return CallRecord(
+            provider=call.provider,
+            model=str(self.model),
+            operator=request.decision.operator,
+            attempt=attempt,
+            request=call.request,
+            reply=call.reply,
+            outcome=call.outcome.value,
+            error=call.error,
+            http_attempts=call.http_attempts,
+            input_tokens=call.input_tokens,
+            output_tokens=call.output_tokens,
+            cached_tokens=call.cached_tokens,
+            reasoning_tokens=call.reasoning_tokens,
+            latency_seconds=call.latency_seconds,
+            cost_usd=self.price(call),
+        )
+
+
+def _fields(data: Mapping[str, Any]) -> dict[str, str]:
+    """The reply's fields. Raises BadReply for one that is missing or no text."""
+    for name in SCHEMA["required"]:
+        if not isinstance(data.get(name), str):
+            raise BadReply(f"field {name!r} must be a text, not {data.get(name)!r:.60}")
+    return {name: data[name][:LONGEST] for name in SCHEMA["required"]}
+
+
+def _repair(prompt: Prompt, reply: str, error: str) -> Prompt:
+    """The prompt with the refused reply and what was wrong with it, for another attempt."""
+    said = Message("assistant", clean(reply, LONGEST) or "(no reply)")
+    asked = Message("user", render("repair", error=clean(error, LONGEST)))
+    return replace(prompt, messages=(*prompt.messages, said, asked))
+
+
+@dataclass(frozen=True)
+class ScriptedProposer(ModelProposer):
+    """Plays ``replies`` through the real prompt, validation and repair: a double for tests and users.
+
+    Reply n answers the agent's n-th slot, also after a resume; a list of replies is one slot's
+    attempts. It costs nothing.
+    """
+
+    model: str = "scripted"
+    replies: Sequence[Any] = ()
+
+    def check(self) -> None:
+        """A script needs no key."""
+
+    def client(self, request: Request) -> Client:
+        turn = request.view.turn
+        replies = self.replies[turn] if turn < len(self.replies) else []
+        return ScriptedClient(replies if isinstance(replies, list) else [replies])
+
+    def price(self, call: Call) -> float:
+        return 0.0
+
+    def quote(self, request: Request) -> None:
+        return None

@@ -1,0 +1,14 @@
+"""Scaffolds by short name; another is named in a recipe by import path (`package.module:Class`)."""
+
+from agents.scaffolds.base import Decision, Scaffold
+from agents.scaffolds.greedy import Greedy
+from agents.scaffolds.one_shot import OneShot
+from agents.scaffolds.tournament import Tournament
+
+SCAFFOLDS: dict[str, type[Scaffold]] = {
+    "one-shot": OneShot,
+    "greedy": Greedy,
+    "tournament": Tournament,
+}
+
+__all__ = ["SCAFFOLDS", "Decision", "Scaffold"]

@@ -1,0 +1,28 @@
+"""What a scaffold is: the pure rule that says what to do next, given what has been measured."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from storage.records import Node, View
+
+Operator = Literal["draft", "improve", "debug"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the agent does in this slot, starting from which nodes, and why."""
+
+    operator: Operator
+    parents: tuple[Node, ...]
+    reason: str
+
+
+class Scaffold(Protocol):
+    """Stateless: its state is a fold over the view, so that resuming is reading."""
+
+    def next(self, view: View, rng: random.Random) -> Decision:
+        """The decision for the slot whose view this is; all its randomness comes from ``rng``."""
+        ...

@@ -1,0 +1,401 @@
+"""The driver: asks agents, evaluates what they propose, confirms the finalists. Writes the ledger.
+
+An asynchronous loop without rounds: a free worker gets the next candidate at once. In a reproducible
+campaign the decision for slot k sees exactly the slots up to k - lag and answers are recorded in slot
+order, so that neither workers nor models change the outcome by being fast or slow. All state is in the
+ledger: this process can be killed at any point, and a new one goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from agents.agent import Agent
+from archwright.candidates import composition, job_of, profile_label, space_of
+from archwright.environment import facts
+from archwright.executor import Executor, Fault
+from archwright.recipe import Recipe, parse
+from archwright.schedule import Slot, next_agent
+from archwright.seeds import derive
+from archwright.setup import REFERENCES, agent_records, agent_specs, arms_of, check
+from archwright.standings import pooled_deviation
+from evaluator.evaluate import evaluate
+from evaluator.outcome import Result
+from search_space.pattern import Pattern
+from storage import database, queries
+from storage.ledger import Ledger
+from storage.models import Proposal
+from storage.records import Answer, CandidateRecord, EvaluationPlan, Money, Node, View
+
+FAULTS = 3  # attempts at work that ends in infrastructure faults
+NOTES = "notes.md"  # the user's own, in the run folder; every prompt carries it
+
+
+@dataclass
+class SlotState:
+    """A slot in this driver's memory; all that matters of it is in the ledger."""
+
+    agent: str
+    proposal: int
+    seen: int
+    status: str = "asked"
+    failure: str | None = None
+    candidate: int | None = None
+    quote: Money | None = None  # what is reserved for asking it
+    pending: set[int] = field(default_factory=set)  # evaluations it waits for
+    node: Node | None = None  # once it is complete
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a campaign stands, for whoever watches it."""
+
+    phase: str
+    slots: list[SlotState]
+    running: int
+    queued: int
+    confirmed: int  # sealed evaluations done by this driver
+    seconds: float
+
+
+class Campaign:
+    """One campaign in its run folder."""
+
+    def __init__(self, folder: Path, ledger: Ledger) -> None:
+        """Use `create` or `open`."""
+        self.folder, self.ledger = folder, ledger
+        with self._read() as db:
+            row = queries.campaign(db)
+            if row is None:
+                raise database.LedgerError(f"{folder} holds no campaign: start one with `run`")
+            self.id, self.seed, self.lag = row.id, row.seed, row.lag
+            self.recipe, self.driven = parse(row.recipe, f"the recipe in {folder}"), row.seconds
+            self.agent_ids = {agent.name: agent.id for agent in queries.agents(db)}
+        patterns = self.recipe.references.patterns
+        self.names = {str(Pattern.parse(text)): name for name, text in patterns.items()}
+        self.arms, self.space = arms_of(self.recipe), space_of(self.recipe)
+        self.slots: list[SlotState] = []
+        self.asked: dict[Any, int] = {}  # handle -> slot
+        self.answers: dict[int, Answer] = {}  # that came before an earlier slot's
+        self.faults: dict[int, int] = {}  # slot -> faults while it was asked
+        self.running: dict[Any, int] = {}  # handle -> evaluation
+        self.confirmed = 0
+        self.stopped = ""  # why the search ends early
+        self.started = time.monotonic()
+
+    @classmethod
+    def create(cls, recipe: Recipe, folder: Path, workers: int) -> Campaign:
+        """A new campaign in a new run folder.
+
+        Raises RecipeError before anything is written, and LedgerError for the folder.
+        """
+        check(recipe)
+        lag = recipe.lag or workers
+        recipe = recipe.model_copy(update={"workers": workers, "lag": lag})
+        ledger = Ledger(database.create(folder), folder, _session())
+        stored, records = recipe.model_dump(mode="json"), agent_records(recipe)
+        ledger.begin(recipe.name, stored, recipe.seed, lag, workers, records)
+        return cls(folder, ledger)
+
+    @classmethod
+    def open(cls, folder: Path) -> Campaign:
+        """The campaign of a run folder, to go on with it. Raises LedgerError."""
+        return cls(folder, Ledger(database.open_(folder), folder, _session()))
+
+    def run(
+        self, executor: Executor, progress: Callable[[Progress], None] = lambda _: None
+    ) -> None:
+        """Drive the campaign to its end. KeyboardInterrupt leaves it ready to be resumed.
+
+        Raises LedgerError when another driver has it or the ledger cannot be written.
+        """
+        with database.driving(self.folder):
+            self.executor, self.progress, status = executor, progress, "failed"
+            try:
+                self._begin()
+                self._loop("search", self._ask)
+                self._queue_confirmation()
+                self._loop("confirm", lambda: None)
+                status = "done"
+            except KeyboardInterrupt:
+                status = "interrupted"
+                self.ledger.recover()
+                raise
+            finally:
+                self.ledger.set_status(self.id, status, time.monotonic() - self.started)
+
+    def _begin(self) -> None:
+        """Take over what an earlier driver left and bring up the agents."""
+        self.started = time.monotonic()
+        self.ledger.recover()
+        self.ledger.record_environment(self.id, facts())
+        notes = self.folder / NOTES
+        specs = agent_specs(self.recipe, notes.read_text() if notes.is_file() else "")
+        self.agents = {spec.name: Agent(spec) for spec in specs}  # for their quotes
+        for spec in specs:
+            self.executor.add_agent(spec)
+        with self._read() as db:
+            self.slots = [self._load(db, proposal) for proposal in queries.proposals(db)]
+
+    def _loop(self, phase: str, ask: Callable[[], None]) -> None:
+        """Ask, start and collect until there is nothing left to wait for."""
+        while True:
+            ask()
+            queued = self._start()
+            counts = len(self.running), queued, self.confirmed
+            self.progress(Progress(phase, self.slots, *counts, self._seconds()))
+            handles = [*self.running, *self.asked]
+            if not handles:
+                return
+            for handle in self.executor.wait(handles, timeout=1.0):
+                result = self.executor.result(handle)
+                if handle in self.running:
+                    self.confirmed += phase == "confirm"
+                    self._evaluated(self.running.pop(handle), result)
+                else:
+                    self._answered(self.asked.pop(handle), result)
+
+    def _read(self) -> Session:
+        return Session(self.ledger.engine)
+
+    def _seconds(self) -> float:
+        """Seconds driven so far, over all sessions."""
+        return self.driven + time.monotonic() - self.started
+
+    # ------------------------------------------------------------------------------------- asking
+
+    def _ask(self) -> None:
+        """Ask for the slots that wait for an answer nobody works on, then for new ones."""
+        in_flight = {*self.asked.values(), *self.answers}
+        for slot, state in enumerate(self.slots):
+            if state.status == "asked" and slot not in in_flight:
+                self._ask_slot(slot, state.agent, state.seen)
+        while not self._exhausted() and (turn := self._next()) is not None:
+            if not self._ask_slot(len(self.slots), *turn):
+                return
+
+    def _next(self) -> tuple[str, int] | None:
+        """The agent of the next slot and how many slots it sees, if that can be decided now."""
+        slot, complete = len(self.slots), self._frontier()
+        if self.recipe.reproducible:
+            seen = max(0, slot - self.lag + 1)
+            ready = complete >= seen
+        else:
+            seen = complete
+            ready = sum(state.node is None for state in self.slots) < self.lag
+        if not ready:
+            return None
+        if slot < len(self.recipe.references.patterns):
+            return REFERENCES, seen
+        agent = next_agent(self.arms, self._history(seen))
+        if agent is None and complete == slot:  # what counted as used while in flight may not be
+            agent, seen = next_agent(self.arms, self._history(slot)), slot
+        return None if agent is None else (agent, seen)
+
+    def _frontier(self) -> int:
+        """How many slots from the first on are complete."""
+        return next((i for i, s in enumerate(self.slots) if s.node is None), len(self.slots))
+
+    def _history(self, seen: int) -> list[Slot]:
+        """The slots so far for the schedule, those beyond ``seen`` as if nothing had come of them."""
+        known = [Slot(s.agent, s.status, s.failure) for s in self.slots[:seen]]
+        return known + [Slot(s.agent) for s in self.slots[seen:]]
+
+    def _ask_slot(self, slot: int, agent: str, seen: int) -> bool:
+        """Reserve, record and ask; False when the money does not suffice, which ends the search."""
+        seed = derive(self.seed, "slot", slot)
+        view = self._view(agent, seen, slot)
+        quote = self.agents[agent].quote(view, seed)
+        if quote is not None and not self._affordable(quote):
+            return False
+        proposal = self.ledger.ask(self.id, slot, self.agent_ids[agent], seed, seen, quote)
+        if slot == len(self.slots):
+            self.slots.append(SlotState(agent, proposal, seen))
+        self.slots[slot].quote = quote
+        self.asked[self.executor.propose(agent, view, seed)] = slot
+        return True
+
+    def _view(self, agent: str, seen: int, slot: int) -> View:
+        """What an agent sees: its own complete slots below ``seen``, and how often it was asked."""
+        visible = self.slots[:seen] if self.recipe.reproducible else self.slots[:slot]
+        nodes = tuple(s.node for s in visible if s.node is not None and s.agent == agent)
+        turn = sum(state.agent == agent for state in self.slots[:slot])
+        return View(nodes, turn, self._noise(seen))
+
+    def _noise(self, seen: int) -> float | None:
+        """Standard deviation over seeds of the references, once all of them are seen."""
+        references = self.slots[: len(self.recipe.references.patterns)]
+        if seen < len(references):
+            return None
+        with self._read() as db:
+            groups = [
+                queries.scores_of(db, state.candidate, self._seeds(REFERENCES))
+                for state in references
+                if state.candidate is not None
+            ]
+        return pooled_deviation(groups)[0]
+
+    # ---------------------------------------------------------------------------------- the budget
+
+    def _exhausted(self) -> bool:
+        seconds = self.recipe.budget.seconds
+        if seconds is not None and self._seconds() >= seconds:
+            self._stop(f"the budget of {seconds:g} seconds is used up")
+        return bool(self.stopped)
+
+    def _affordable(self, quote: Money) -> bool:
+        """Whether a quote fits into what is left, open reservations included."""
+        budget = self.recipe.budget
+        if budget.calls is None and budget.usd is None:
+            return True
+        with self._read() as db:
+            total = queries.spent(db) + quote
+        if budget.calls is not None and total.calls > budget.calls:
+            self._stop(f"the next proposal could exceed the budget of {budget.calls} calls")
+        if budget.usd is not None and (total.usd is None or total.usd > budget.usd):
+            self._stop(f"the next proposal could exceed the budget of ${budget.usd:g}")
+        return not self.stopped
+
+    def _stop(self, reason: str) -> None:
+        if not self.stopped:
+            self.stopped = reason
+            self.ledger.decide(self.id, "stop", reason, {"slots": len(self.slots)})
+
+    # ---------------------------------------------------------------------------------- answering
+
+    def _answered(self, slot: int, answer: Answer | Fault) -> None:
+        if isinstance(answer, Fault):
+            self.faults[slot] = self.faults.get(slot, 0) + 1
+            if self.faults[slot] < FAULTS:
+                return  # `_ask` finds it unanswered and asks again
+            answer = Answer("", "", failure="infrastructure", detail=answer.detail)
+        self.answers[slot] = answer
+        for k, state in enumerate(self.slots):
+            if k in self.answers:
+                self._record(k, self.answers.pop(k))
+            elif state.status == "asked" and self.recipe.reproducible:
+                return  # answers are recorded in slot order
+
+    def _record(self, slot: int, answer: Answer) -> None:
+        state, candidate = self.slots[slot], None
+        if answer.pattern is not None:
+            try:
+                candidate = self._candidate(state.agent, answer.pattern)
+            except ValueError as error:  # a proposer of the user's own need not have checked
+                answer = replace(answer, failure="invalid-pattern", detail=str(error))
+        plans = self._plans(self._seeds(state.agent))
+        paid = sum((Money(c.http_attempts, c.cost_usd) for c in answer.calls), Money())
+        self.ledger.answer(state.proposal, answer, candidate, plans, paid if answer.calls else None)
+        with self._read() as db:
+            self.slots[slot] = self._load(db, db.get_one(Proposal, state.proposal))
+
+    def _candidate(self, agent: str, text: str) -> CandidateRecord:
+        """The candidate of a proposed pattern. Raises ValueError for one outside the space."""
+        pattern = Pattern.parse(text) if agent == REFERENCES else self.space.read(text)
+        return composition(pattern, self.space.preset, self.names.get(str(pattern)))
+
+    def _load(self, db: Session, row: Proposal) -> SlotState:
+        """The state of a slot as the ledger has it."""
+        name = row.agent.name
+        state = SlotState(name, row.id, row.seen, row.status, row.failure, row.candidate_id)
+        if row.candidate_id is not None:
+            state.pending = queries.unfinished(db, row.candidate_id, self._seeds(name))
+        self._complete(db, state)
+        return state
+
+    def _complete(self, db: Session, state: SlotState) -> None:
+        """Give an answered slot whose evaluations have ended its node."""
+        if state.status != "asked" and not state.pending:
+            row = db.get_one(Proposal, state.proposal)
+            state.node = queries.node(db, row, self._seeds(state.agent)[0])
+
+    # --------------------------------------------------------------------------------- evaluating
+
+    def _seeds(self, agent: str) -> list[int]:
+        """The seeds at which an agent's candidates are measured; all share the first."""
+        count = self.recipe.references.seeds if agent == REFERENCES else 1
+        return [derive(self.seed, "search", i) for i in range(count)]
+
+    def _plans(self, seeds: list[int], sealed: bool = False) -> list[EvaluationPlan]:
+        label = profile_label(self.recipe)
+        return [EvaluationPlan(label, seed, sealed=sealed) for seed in seeds]
+
+    def _start(self) -> int:
+        """Give queued evaluations to free workers, oldest first; returns how many stay queued."""
+        with self._read() as db:
+            queued = [
+                (e.id, job_of(self.recipe, e.candidate.pattern, e.seed, e.sealed))
+                for e in queries.evaluations(db, "queued")
+            ]
+        free = max(0, self.executor.workers - len(self.running))
+        for evaluation, job in queued[:free]:
+            self.ledger.start(evaluation)
+            self.running[self.executor.submit(evaluate, job)] = evaluation
+        return len(queued[free:])
+
+    def _evaluated(self, evaluation: int, result: Result | Fault) -> None:
+        if isinstance(result, Fault):
+            with self._read() as db:
+                attempt = queries.attempt(db, evaluation)
+            if attempt < FAULTS:
+                return self.ledger.requeue(evaluation, result.detail)
+            self.ledger.finish(evaluation, (), {}, "infrastructure", result.detail)
+        else:
+            metrics = [(m.name, m.split, m.value) for m in result.metrics]
+            spent, failure = asdict(result.spent), result.failure
+            self.ledger.finish(evaluation, metrics, spent, failure, result.detail)
+        with self._read() as db:
+            for state in self.slots:
+                if evaluation in state.pending:
+                    state.pending.discard(evaluation)
+                    self._complete(db, state)
+        return None
+
+    # --------------------------------------------------------------------------------- confirming
+
+    def _queue_confirmation(self) -> None:
+        """Queue the finalists' and references' sealed evaluations, with seeds the search never used.
+
+        The finalists are chosen once, and the choice is in the ledger: a resume keeps to it.
+        """
+        with self._read() as db:
+            recorded = queries.decision(db, "confirm")
+        chosen = recorded or self._choose_finalists()
+        count = self.recipe.confirm.seeds
+        plans = self._plans([derive(self.seed, "confirm", i) for i in range(count)], sealed=True)
+        for candidate in chosen["candidates"]:
+            self.ledger.queue(candidate, plans)
+
+    def _choose_finalists(self) -> dict[str, Any]:
+        finalists = {arm.name: self._finalists(arm.agents) for arm in self.arms}
+        references = [s.candidate for s in self.slots if s.agent == REFERENCES and s.candidate]
+        everyone = [*references, *(c for chosen in finalists.values() for c in chosen)]
+        numbers = {"finalists": finalists, "candidates": list(dict.fromkeys(everyone))}
+        reason = f"the best {self.recipe.confirm.finalists} of each arm, and the references"
+        self.ledger.decide(self.id, "confirm", reason, numbers)
+        return numbers
+
+    def _finalists(self, agents: tuple[str, ...]) -> list[int]:
+        """The best candidates of an arm by the score the search saw; the earlier of equals."""
+        nodes = tuple(s.node for s in self.slots if s.node is not None and s.agent in agents)
+        ranked = sorted(View(nodes).scored, key=lambda node: -(node.score or 0.0))
+        finalists = ranked[: self.recipe.confirm.finalists]
+        return [node.candidate for node in finalists if node.candidate is not None]
+
+
+def settlement(answer: Answer, quote: Money) -> Money:
+    """What an answer cost; the whole quote where a call may have been billed but was not counted."""
+    paid = sum((Money(1, call.cost_usd) for call in answer.calls), Money())
+    return Money(paid.calls, quote.usd) if paid.usd is None else paid
+
+
+def _session() -> str:
+    """A name for this driver session: process and start time are enough under the folder's lock."""
+    return f"{os.getpid()}-{time.time_ns()}"

@@ -1,0 +1,330 @@
+"""The command line. Reads arguments, calls, prints; every command has `--json`.
+
+Imports are inside the commands: `archwright --help` answers at once, without torch or Ray.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from archwright.campaign import Campaign
+    from archwright.recipe import Recipe
+
+app = typer.Typer(
+    name="archwright",
+    help="Agentic neural-architecture search for sequence models, whose winners are real.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+state = {"debug": False}
+
+DONE, FAILED, USAGE, EXHAUSTED, INTERRUPTED = 0, 1, 2, 3, 130
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or its name under runs/.")]
+
+
+def main() -> None:
+    """The entry point of the `archwright` command."""
+    app()
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    state["debug"] = debug
+
+
+@contextmanager
+def reported(as_json: bool) -> Iterator[None]:
+    """Turn what a user can mend into one sentence and an exit code."""
+    from storage.database import LedgerError
+
+    try:
+        yield
+    except (ValueError, LedgerError, OSError) as error:
+        if state["debug"]:
+            raise
+        fail(f"{error}", USAGE, as_json)
+
+
+def fail(message: str, code: int, as_json: bool) -> None:
+    """Say what is wrong and exit."""
+    typer.echo(f"archwright: {' '.join(message.split())}", err=True)
+    if as_json:
+        from archwright.console import emit
+
+        emit({"error": message, "exit_code": code})
+    raise typer.Exit(code)
+
+
+def run_folder(run: Path) -> Path:
+    """A run folder as given, or by its name under runs/."""
+    return run if run.exists() or not (Path("runs") / run).exists() else Path("runs") / run
+
+
+@contextmanager
+def reading(run: Path) -> Iterator[Session]:
+    """A read-only session on a run's ledger. Raises LedgerError."""
+    from sqlalchemy.orm import Session
+
+    from storage.database import open_
+
+    with Session(open_(run_folder(run), readonly=True)) as session:
+        yield session
+
+
+# ----------------------------------------------------------------------------------------- running
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="A recipe file or a shipped name.")] = "quickstart",
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder; default runs/NAME-001 ...")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="The campaign's seed.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key.path=value")] = None,
+    llm: Annotated[
+        str | None, typer.Option(help="provider:model[@base_url] for the agents.")
+    ] = None,
+    evaluations: Annotated[int | None, typer.Option(help="Budget of each arm.")] = None,
+    ray_address: Annotated[str | None, typer.Option(help="Join a running Ray cluster.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Launch a campaign."""
+    with reported(as_json):
+        from archwright.campaign import Campaign
+        from archwright.recipe import load, with_model
+        from archwright.setup import check
+
+        overrides = list(set_ or [])
+        overrides += [f"seed={seed}"] if seed is not None else []
+        overrides += [f"budget.evaluations={evaluations}"] if evaluations is not None else []
+        resolved = load(recipe, overrides)
+        resolved = with_model(resolved, llm) if llm else resolved
+        if dry_run:
+            check(resolved)
+            _show_plan(resolved, as_json)
+            return
+        folder = out or _free_folder(resolved.name)
+        campaign = Campaign.create(resolved, folder, workers=resolved.workers or _cores())
+    _drive(campaign, ray_address, as_json)
+
+
+@app.command()
+def resume(
+    run: Run,
+    ray_address: Annotated[str | None, typer.Option(help="Join a running Ray cluster.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Continue an interrupted campaign."""
+    with reported(as_json):
+        from archwright.campaign import Campaign
+
+        campaign = Campaign.open(run_folder(run))
+    _drive(campaign, ray_address, as_json)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _free_folder(name: str) -> Path:
+    numbers = (i for i in range(1, 10_000) if not (Path("runs") / f"{name}-{i:03d}").exists())
+    return Path("runs") / f"{name}-{next(numbers):03d}"
+
+
+def _drive(campaign: Campaign, ray_address: str | None, as_json: bool) -> None:
+    """Run a campaign to its end and print what it came to."""
+    from archwright.console import Watcher, err
+    from archwright.executor import RayExecutor
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with reported(as_json):
+        if not as_json:
+            err.print(
+                f"run folder {campaign.folder}; watch it: archwright inspect {campaign.folder}"
+            )
+        executor = RayExecutor(campaign.recipe.workers or _cores(), ray_address)
+        try:
+            with Watcher(campaign.recipe) as watcher:
+                campaign.run(executor, watcher)
+        except KeyboardInterrupt:
+            fail(
+                f"interrupted; all is saved, go on with: archwright resume {campaign.folder}",
+                INTERRUPTED,
+                as_json,
+            )
+        finally:
+            executor.close()
+        _finish(campaign.folder, as_json)
+
+
+def _finish(folder: Path, as_json: bool) -> None:
+    from archwright import console, report
+
+    with reading(folder) as db:
+        summary = report.summary(db, str(folder))
+        if as_json:
+            console.emit(summary)
+        else:
+            console.leaderboard(report.leaderboard(db))
+            console.outcome(summary)
+    if summary["best"] is None:
+        raise typer.Exit(EXHAUSTED if not summary["failures"] else FAILED)
+
+
+def _show_plan(recipe: Recipe, as_json: bool) -> None:
+    import yaml
+
+    from archwright import console
+    from archwright.estimate import estimate
+
+    plan = estimate(recipe)
+    if as_json:
+        console.emit({"recipe": recipe.model_dump(mode="json"), "estimate": plan})
+        return
+    typer.echo(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False).rstrip())
+    console.table([plan], "estimate")
+
+
+# --------------------------------------------------------------------------------------- inspecting
+
+
+@app.command()
+def inspect(
+    run: Run,
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="leaderboard, candidates, candidate ID, lineage ID, agents, failures, spend, "
+            "calls [ID], decisions"
+        ),
+    ] = "leaderboard",
+    identity: Annotated[int | None, typer.Argument(metavar="ID")] = None,
+    sort: Annotated[str | None, typer.Option(help="Column to sort by; -COLUMN descends.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Rows to show.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Read a run's ledger."""
+    with reported(as_json):
+        from archwright import console, inspection
+
+        with reading(run) as db:
+            rows = inspection.rows(db, run_folder(run), what, identity, sort, limit)
+        if as_json:
+            console.emit({"rows": rows})
+        elif what == "leaderboard":
+            console.leaderboard(rows)
+        elif what in ("candidate", "calls") and identity is not None:
+            console.details(rows[0])
+        else:
+            console.table(rows, f"{run_folder(run)}: {what}")
+
+
+@app.command()
+def sql(
+    run: Run,
+    query: Annotated[str, typer.Argument(help="SELECT ...")],
+    as_json: Json = False,
+) -> None:
+    """Ask the ledger in SQL, read-only. Views: leaderboard, lineage, spend, failures."""
+    with reported(as_json):
+        from archwright import console, inspection
+
+        with reading(run) as db:
+            columns, rows = inspection.sql(db, query)
+        if as_json:
+            console.emit({"columns": columns, "rows": rows})
+        else:
+            console.table([dict(zip(columns, row, strict=True)) for row in rows], query)
+
+
+@app.command()
+def replay(
+    run: Run,
+    identity: Annotated[int | None, typer.Argument(metavar="ID")] = None,
+    best: Annotated[bool, typer.Option("--best", help="The leader (the default).")] = False,
+    as_json: Json = False,
+) -> None:
+    """Re-train a recorded candidate and compare, bit for bit."""
+    with reported(as_json):
+        from archwright import console
+        from archwright.replay import replay as again
+
+        if best and identity is not None:
+            raise ValueError("give a candidate's ID or --best, not both")
+        with reading(run) as db:
+            row = again(db, identity)
+        console.emit(row) if as_json else console.details(row)
+    if not row["match"]:
+        raise typer.Exit(FAILED)
+
+
+# ------------------------------------------------------------------------------------ one candidate
+
+
+@app.command("eval")
+def eval_(
+    pattern: Annotated[str, typer.Argument(help="A pattern or the name of a reference.")],
+    profile: Annotated[str, typer.Option(help="Tasks and training.")] = "mad-mini",
+    preset: Annotated[str, typer.Option(help="Width and sizes.")] = "mini",
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 1,
+    task: Annotated[list[str] | None, typer.Option(help="Only this task; repeatable.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Score one candidate without a campaign."""
+    with reported(as_json):
+        from archwright import console
+        from archwright.single import score
+
+        row = score(pattern, preset, profile, seeds, tuple(task or ()))
+        console.emit(row) if as_json else console.details(row)
+    if row["score"] is None:
+        raise typer.Exit(FAILED)
+
+
+@app.command("pattern")
+def pattern_(
+    pattern: Annotated[str, typer.Argument(help="A pattern or the name of a reference.")],
+    preset: Annotated[str, typer.Option(help="Width and sizes.")] = "small",
+    as_json: Json = False,
+) -> None:
+    """Parse a pattern: canonical form, layers, costs."""
+    with reported(as_json):
+        from archwright import console
+        from archwright.single import describe
+
+        row = describe(pattern, preset)
+        console.emit(row) if as_json else console.details(row)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check this environment."""
+    with reported(as_json):
+        from archwright import console
+        from archwright.doctor import checks
+
+        rows: list[dict[str, Any]] = checks()
+        console.emit({"checks": rows}) if as_json else console.table(rows, "doctor")
+    if any(row["ok"] is False for row in rows):
+        raise typer.Exit(FAILED)
+
+
+if __name__ == "__main__":
+    main()

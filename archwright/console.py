@@ -1,0 +1,186 @@
+"""What a person or a script sees: tables, live progress on stderr, the JSON last line on stdout.
+
+Decides nothing; the rows come from `archwright.report`. Numbers are rounded here, for the eye only.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from archwright.campaign import Progress
+from archwright.recipe import Recipe
+from archwright.setup import arms_of
+
+# Where stdout is no terminal nobody wraps the lines, so tables may be as wide as they are.
+out = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def emit(data: Mapping[str, Any]) -> None:
+    """Print one JSON object on one line of stdout."""
+    sys.stdout.write(json.dumps(data, default=_plain) + "\n")
+
+
+def _plain(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def table(rows: Sequence[Mapping[str, Any]], title: str, columns: Sequence[str] = ()) -> None:
+    """Print rows as a table, with all their columns or the ones named."""
+    if not rows:
+        out.print(f"{title}: nothing to show")
+        return
+    names = columns or list(rows[0])
+    grid = Table(
+        title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, pad_edge=False
+    )
+    for name in names:
+        numeric = isinstance(rows[0].get(name), int | float)
+        grid.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*(cell(row.get(name)) for name in names))
+    out.print(grid)
+
+
+def cell(value: Any) -> str:
+    """A value for the eye: floats to four digits, nothing as a dash."""
+    match value:
+        case None | "":
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+        case list() | dict():
+            return json.dumps(value, default=_plain)
+        case _:
+            return str(value)
+
+
+def details(row: Mapping[str, Any]) -> None:
+    """Print one record, a field a line; lists of records as tables below it."""
+    nested = {k: v for k, v in row.items() if isinstance(v, list) and v and isinstance(v[0], dict)}
+    for key, value in row.items():
+        if key not in nested:
+            out.print(f"[bold]{key}[/bold]: ", end="")
+            out.print(cell(value), markup=False, soft_wrap=True)
+    for key, value in nested.items():
+        table(value, key)
+
+
+BOARD = ("rank", "id", "architecture", "score", "tied", "params", "FLOPs", "agent", "n")
+
+
+def leaderboard(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The leaderboard: results first, what the search saw below."""
+    for sealed, title in (
+        (True, "Results: fresh seeds, sealed split"),
+        (False, "Seen by the search only (validation; it flatters whatever was chosen)"),
+    ):
+        chosen = [_board_row(row) for row in rows if row["sealed"] == sealed]
+        if chosen:
+            table(chosen, title, BOARD)
+
+
+def _board_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    error = "±?" if row["stderr"] is None else f"±{row['stderr']:.4f}"
+    return {
+        **row,
+        "id": row["candidate"],
+        "score": f"{row['score']:.4f} {error}",
+        "tied": "tied" if row["tied"] else "",
+        "architecture": f"{row['pattern']}  {row['name'] or ''}".rstrip(),
+        "FLOPs": f"{row['flops_ratio']:.2f}x",
+        "n": row["evaluations"],
+    }
+
+
+def outcome(summary: Mapping[str, Any]) -> None:
+    """The closing sentences of a run."""
+    best = summary["best"]
+    if best is None:
+        err.print(f"{summary['run']}: no candidate has a score")
+        return
+    kind = "best, confirmed" if best["sealed"] else "best so far, not confirmed"
+    name = f" ({best['name']})" if best["name"] else ""
+    out.print(
+        f"{kind}: candidate {best['candidate']}{name} {best['pattern']}, found by {best['agent']}"
+    )
+    for control in summary["controls"]:
+        out.print(_advantage(control))
+    out.print(
+        f"{summary['evaluations']} evaluations, {summary['failures']} failures, "
+        f"{summary['seconds']:.0f} s; inspect: archwright inspect {summary['run']}"
+    )
+
+
+def _advantage(control: Mapping[str, Any]) -> str:
+    """What the search gained over a control, and whether that can be told from nothing."""
+    if control["advantage"] is None:
+        return f"search advantage over {control['agent']}: the search has no confirmed candidate"
+    text = f"search advantage over {control['agent']}: {control['advantage']:+.4f}"
+    if control["low"] is None:
+        return text
+    verdict = "" if control["low"] > 0 else "; not better beyond the noise"
+    return f"{text} [{control['low']:+.4f}, {control['high']:+.4f}]{verdict}"
+
+
+class Watcher:
+    """Live progress on stderr: one redrawn line on a terminal, a line per change elsewhere."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        quota = sum(arm.quota for arm in arms_of(recipe))
+        self.expected = quota + len(recipe.references.patterns)
+        self.live = Live(console=err, refresh_per_second=4) if err.is_terminal else None
+        self.start = time.monotonic()
+        self.shown: tuple[str, int, int] | None = None
+
+    def __enter__(self) -> Watcher:
+        if self.live is not None:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        line = self._line(progress)
+        if self.live is not None:
+            self.live.update(f"{line}  {progress.seconds:.0f} s{self._eta(progress)}")
+            return
+        mark = progress.phase, sum(s.node is not None for s in progress.slots), progress.confirmed
+        if mark != self.shown:
+            err.print(f"{progress.seconds:6.0f} s  {line}", soft_wrap=True)
+        self.shown = mark
+
+    def _line(self, progress: Progress) -> str:
+        nodes = [s.node for s in progress.slots if s.node is not None]
+        best = max(
+            (n for n in nodes if n.score is not None), key=lambda n: n.score or 0, default=None
+        )
+        seen = (
+            f"best seen {best.score:.4f} {best.pattern} ({best.agent})" if best else "no score yet"
+        )
+        done = f"{len(nodes)}/{self.expected} slots"
+        if progress.phase == "confirm":
+            left = progress.running + progress.queued
+            done = f"{progress.confirmed}/{progress.confirmed + left} evaluations"
+        return f"{progress.phase}: {done}, {progress.running} running; {seen}"
+
+    def _eta(self, progress: Progress) -> str:
+        complete = sum(s.node is not None for s in progress.slots)
+        if progress.phase != "search" or not complete:
+            return ""
+        left = (time.monotonic() - self.start) / complete * (self.expected - complete)
+        return f", search ends in about {left:.0f} s"

@@ -1,0 +1,80 @@
+"""Checks the environment and says what to do about each thing that is wrong. Changes nothing."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from archwright.environment import device_name
+
+OURS = ("agents", "archwright", "evaluator", "sandbox", "search_space", "storage")
+KEYS = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY")
+
+
+def checks() -> list[dict[str, Any]]:
+    """One row per check: name, ok (None: for information), detail with the way out."""
+    parts: tuple[Callable[[], Iterator[tuple[str, bool | None, str]]], ...] = (
+        _python,
+        _packages,
+        _machine,
+        _keys,
+        _ray,
+    )
+    return [{"name": n, "ok": ok, "detail": d} for part in parts for n, ok, d in part()]
+
+
+def _python() -> Iterator[tuple[str, bool | None, str]]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield "python", sys.version_info >= (3, 11), f"{version} (3.11 or newer is needed)"
+    yield "sqlite", sqlite3.sqlite_version_info >= (3, 35), sqlite3.sqlite_version
+
+
+def _packages() -> Iterator[tuple[str, bool | None, str]]:
+    """`openai-agents` installs a package named `agents` too, and the two overwrite each other."""
+    root = Path(__file__).resolve().parent.parent
+    for name in OURS:
+        place = Path(str(importlib.import_module(name).__file__)).resolve()
+        ok = place.parent.parent == root
+        detail = str(place.parent.name) if ok else f"{place} is not ours: uninstall openai-agents"
+        yield f"package {name}", ok, detail
+
+
+def _machine() -> Iterator[tuple[str, bool | None, str]]:
+    cores = len(os.sched_getaffinity(0))
+    yield "torch", True, torch.__version__
+    yield "device", True, device_name()
+    yield "cores", True, f"{cores}: as many workers by default"
+    yield "sandbox", None, "not needed: only compositions of known primitives are evaluated"
+
+
+def _keys() -> Iterator[tuple[str, bool | None, str]]:
+    for key in KEYS:
+        there = bool(os.environ.get(key, "").strip())
+        yield key, None, "set" if there else "not set: only needed for models of this provider"
+
+
+def _pid() -> int:
+    return os.getpid()
+
+
+def _ray() -> Iterator[tuple[str, bool | None, str]]:
+    from archwright.executor import RayExecutor
+
+    executor = RayExecutor(1)
+    try:
+        handle = executor.submit(_pid)
+        done = executor.wait([handle], timeout=60)
+        pid = executor.result(handle) if done else None
+    finally:
+        executor.close()
+    ok = isinstance(pid, int) and pid != os.getpid()
+    way_out = "a task ran in a worker" if ok else f"no worker answered ({pid}): run `ray stop`"
+    yield "ray", ok, f"{metadata.version('ray')}, {way_out}"

@@ -1,0 +1,45 @@
+"""Where a run runs: commit, packages, device, for the ledger and for `doctor`."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("archwright", "torch", "ray", "sqlalchemy", "anthropic", "openai", "numpy", "scipy")
+
+
+def facts() -> dict[str, Any]:
+    """The row that every driver session leaves in the ledger."""
+    commit = _git("rev-parse", "HEAD")
+    return {
+        "git_commit": commit,
+        "git_dirty": None if commit is None else bool(_git("status", "--porcelain")),
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "device": device_name(),
+        "sandbox": "none: compositions only, no written code",
+    }
+
+
+def device_name() -> str:
+    """The accelerator, or the processor with the instruction set that torch uses of it.
+
+    The instruction set matters: other kernels give other floats.
+    """
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"cpu {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of the folder of this code; None outside of a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,131 @@
+"""Where work runs: Ray (workers and agent actors), or this process, behind one small interface.
+
+Knows neither ledger nor candidates. This is the worker's border: whatever a task raises comes back as
+a `Fault`, which the driver retries and never scores.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from agents.agent import Agent, AgentSpec
+from storage.records import View
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A task that ended without a result, through no fault of a candidate's."""
+
+    detail: str
+
+
+class Executor(Protocol):
+    """Handles are opaque; ``wait`` returns those that are done, ``result`` what they came to."""
+
+    workers: int
+
+    def add_agent(self, spec: AgentSpec) -> None: ...
+    def propose(self, agent: str, view: View, seed: int) -> Any: ...
+    def submit(self, task: Callable[..., Any], *args: Any) -> Any: ...
+    def wait(self, handles: Sequence[Any], timeout: float) -> list[Any]: ...
+    def result(self, handle: Any) -> Any: ...
+    def close(self) -> None: ...
+
+
+class LocalExecutor:
+    """Runs everything in this process, one piece of work at each ``wait``.
+
+    ``pick`` chooses the next among the handles waited for; tests use it to finish work in any order.
+    """
+
+    def __init__(
+        self, workers: int = 1, pick: Callable[[Sequence[int]], int] = lambda handles: handles[0]
+    ) -> None:
+        self.workers, self.pick = workers, pick
+        self._agents: dict[str, Agent] = {}
+        self._work: list[Callable[[], Any]] = []
+
+    def add_agent(self, spec: AgentSpec) -> None:
+        self._agents[spec.name] = Agent(spec)
+
+    def propose(self, agent: str, view: View, seed: int) -> int:
+        return self._add(lambda: asyncio.run(self._agents[agent].propose(view, seed)))
+
+    def submit(self, task: Callable[..., Any], *args: Any) -> int:
+        return self._add(lambda: task(*args))
+
+    def _add(self, work: Callable[[], Any]) -> int:
+        self._work.append(work)
+        return len(self._work) - 1
+
+    def wait(self, handles: Sequence[int], timeout: float) -> list[int]:
+        return [self.pick(handles)] if handles else []
+
+    def result(self, handle: int) -> Any:
+        try:
+            return self._work[handle]()
+        except Exception as error:  # noqa: BLE001  (the worker's border)
+            return Fault(f"{type(error).__name__}: {error}")
+
+    def close(self) -> None:
+        self._agents.clear()
+
+
+class RayExecutor:
+    """Ray tasks of one core each, and one actor per agent.
+
+    ``address`` joins a running cluster; None starts a local Ray, which ``close`` stops again.
+    """
+
+    OBJECT_STORE = 200 * 2**20  # bytes; what crosses is small, and Ray's default takes gigabytes
+
+    def __init__(self, workers: int, address: str | None = None) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its default will change
+        import ray
+
+        self.workers = workers
+        self._ray: Any = ray  # its overloads do not cover a task that is only known at run time
+        self._agents: dict[str, Any] = {}
+        self._tasks: dict[Callable[..., Any], Any] = {}
+        local = {} if address else self._local(workers)
+        ray.init(
+            address,
+            log_to_driver=False,
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            **local,
+        )
+
+    def _local(self, workers: int) -> dict[str, Any]:
+        return {"num_cpus": workers, "object_store_memory": self.OBJECT_STORE}
+
+    def add_agent(self, spec: AgentSpec) -> None:
+        actor = self._ray.remote(num_cpus=0, max_restarts=3, max_concurrency=64)(Agent)
+        self._agents[spec.name] = actor.remote(spec)
+
+    def propose(self, agent: str, view: View, seed: int) -> Any:
+        return self._agents[agent].propose.remote(view, seed)
+
+    def submit(self, task: Callable[..., Any], *args: Any) -> Any:
+        if task not in self._tasks:
+            self._tasks[task] = self._ray.remote(num_cpus=1, max_retries=0)(task)
+        return self._tasks[task].remote(*args)
+
+    def wait(self, handles: Sequence[Any], timeout: float) -> list[Any]:
+        done, _ = self._ray.wait(list(handles), num_returns=1, timeout=timeout)
+        return list(done)
+
+    def result(self, handle: Any) -> Any:
+        try:
+            return self._ray.get(handle)
+        except Exception as error:  # noqa: BLE001  (the worker's border)
+            return Fault(f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}")
+
+    def close(self) -> None:
+        self._ray.shutdown()

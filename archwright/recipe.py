@@ -1,0 +1,234 @@
+"""The recipe: what a campaign is, as YAML checked by pydantic. Every field is in `runs/README.md`.
+
+Reads, overrides and validates; it starts nothing. Unknown keys are errors that name the nearest key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from search_space.pattern import nearest
+
+HERE = Path(__file__).parent
+RECIPES = HERE / "recipes" if (HERE / "recipes").is_dir() else HERE.parent / "runs"
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be used, in one sentence with the place, the rule and the way out."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SpaceSection(Section):
+    """What is searched."""
+
+    primitives: tuple[str, ...] = ("A", "M", "Mb")
+    layers: tuple[int, int] = (6, 8)
+    preset: str = "mini"
+    options: bool = False
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _one_depth(cls, value: Any) -> Any:
+        return (value, value) if isinstance(value, int) else value
+
+    @model_validator(mode="after")
+    def _ordered(self) -> SpaceSection:
+        if not 1 <= self.layers[0] <= self.layers[1] <= 256:
+            raise ValueError(
+                f"layers is [smallest, largest] between 1 and 256, not {list(self.layers)}"
+            )
+        if not self.primitives:
+            raise ValueError("primitives needs at least one code, e.g. [A, M]")
+        return self
+
+
+class EvaluationSection(Section):
+    """How a candidate is scored."""
+
+    profile: str = "mad-mini"
+    tasks: tuple[str, ...] = ()
+    timeout_seconds: float | None = Field(default=600, gt=0)
+
+
+class AgentSection(Section):
+    """One agent, of the search or a control."""
+
+    name: str
+    proposer: str
+    scaffold: str | None = None
+    model: str | None = None
+    options: dict[str, Any] = {}
+    scaffold_options: dict[str, Any] = {}
+
+
+class BudgetSection(Section):
+    """When the search ends: whatever is reached first."""
+
+    evaluations: int = Field(default=16, ge=1)
+    seconds: float | None = Field(default=None, gt=0)
+    calls: int | None = Field(default=None, ge=0)
+    usd: float | None = Field(default=None, ge=0)
+
+
+class ReferencesSection(Section):
+    """Fixed patterns measured beside the search; they also give the noise floor."""
+
+    patterns: dict[str, str] = {}
+    seeds: int = Field(default=2, ge=1)
+
+
+class ConfirmSection(Section):
+    """The sealed confirmation at the end."""
+
+    finalists: int = Field(default=3, ge=0)
+    seeds: int = Field(default=3, ge=2)
+    level: float = Field(default=0.95, gt=0.5, lt=1)
+
+
+class Recipe(Section):
+    """A campaign, complete."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    description: str = ""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    space: SpaceSection = SpaceSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    agents: tuple[AgentSection, ...] = Field(min_length=1)
+    controls: tuple[AgentSection, ...] = ()
+    budget: BudgetSection = BudgetSection()
+    references: ReferencesSection = ReferencesSection()
+    confirm: ConfirmSection = ConfirmSection()
+    workers: int | None = Field(default=None, ge=1)
+    lag: int | None = Field(default=None, ge=1)
+    reproducible: bool = True
+    prices: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Recipe:
+        names = [agent.name for agent in (*self.agents, *self.controls)] + ["references"]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ValueError(f"agent name {sorted(twice)[0]!r} is used twice: rename one")
+        return self
+
+
+def load(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a file or of a shipped name, with `key.path=value` overrides. Raises RecipeError."""
+    path = find(source)
+    try:
+        data = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise RecipeError(f"recipe {path}: cannot be read as YAML ({_flat(error)})") from error
+    if not isinstance(data, dict):
+        raise RecipeError(f"recipe {path}: must be a mapping of fields, e.g. `name: my-search`")
+    for override in overrides:
+        _override(data, override)
+    return parse(data, str(path))
+
+
+def parse(data: Mapping[str, Any], place: str = "recipe") -> Recipe:
+    """The recipe of a mapping. Raises RecipeError."""
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError(f"{place}: {_sentence(error)}") from error
+
+
+def with_model(recipe: Recipe, model: str) -> Recipe:
+    """The recipe with this model for its `llm` agents; without any, one replaces the search's agents."""
+    if not any(agent.proposer == "llm" for agent in recipe.agents):
+        alone = AgentSection(name="llm", proposer="llm", model=model)
+        return recipe.model_copy(update={"agents": (alone,)})
+    agents = tuple(
+        agent.model_copy(update={"model": model}) if agent.proposer == "llm" else agent
+        for agent in recipe.agents
+    )
+    return recipe.model_copy(update={"agents": agents})
+
+
+def find(source: str | Path) -> Path:
+    """The file of a recipe: a path, or the name of a shipped one. Raises RecipeError."""
+    shipped = {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
+    if str(source) in shipped:
+        return shipped[str(source)]
+    path = Path(source)
+    if not path.is_file():
+        raise RecipeError(
+            f"no recipe {str(source)!r}: give a YAML file or one of {', '.join(shipped)}"
+        )
+    return path
+
+
+def _override(data: dict[str, Any], text: str) -> None:
+    """Set one `key.path=value` in the data, the value read as YAML."""
+    path, equals, value = text.partition("=")
+    if not equals or not path:
+        raise RecipeError(f"--set {text!r}: write key=value, e.g. budget.evaluations=20")
+    *parents, last = path.split(".")
+    node: Any = data
+    for key in parents:
+        node = _child(node, key, text)
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {text!r}: the value is not YAML ({_flat(error)})") from error
+    if isinstance(node, list):
+        node[_index(node, last, text)] = parsed
+    else:
+        node[last] = parsed
+
+
+def _child(node: Any, key: str, text: str) -> Any:
+    if isinstance(node, list):
+        return node[_index(node, key, text)]
+    child = node.setdefault(key, {})
+    if not isinstance(child, dict | list):
+        raise RecipeError(f"--set {text!r}: {key} is a value, it has no fields: shorten the path")
+    return child
+
+
+def _index(node: list[Any], key: str, text: str) -> int:
+    if not key.isdigit() or int(key) >= len(node):
+        raise RecipeError(f"--set {text!r}: {key!r} is no position in a list of {len(node)}")
+    return int(key)
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first problem of a validation error, in one sentence."""
+    problem = error.errors()[0]
+    place = ".".join(map(str, problem["loc"])) or "the recipe"
+    if problem["type"] == "extra_forbidden":
+        key = str(problem["loc"][-1])
+        known = _fields_at(problem["loc"][:-1])
+        return f"unknown key {place!r}: the nearest known keys are {nearest(key, known)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    value = "" if problem["type"] in ("missing", "value_error") else f", not {problem['input']!r}"
+    return f"field {place}: {message}{value}"
+
+
+def _fields_at(location: tuple[int | str, ...]) -> list[str]:
+    """The names of the fields of the section at a place of the recipe."""
+    section: type[BaseModel] = Recipe
+    for key in location:
+        if isinstance(key, str):
+            section = _section(section.model_fields[key].annotation)
+    return list(section.model_fields)
+
+
+def _section(annotation: Any) -> type[BaseModel]:
+    """The section in an annotation such as `Section` or `tuple[Section, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(a for a in annotation.__args__ if isinstance(a, type))
+
+
+def _flat(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,119 @@
+"""From a recipe to what a campaign is made of: checks, arms, agents. Starts and writes nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agents.agent import Agent, AgentSpec
+from archwright.candidates import space_of
+from archwright.recipe import AgentSection, Recipe, RecipeError
+from archwright.schedule import Arm
+from evaluator.profiles import Profile, profile
+from search_space.pattern import Pattern, nearest
+from search_space.presets import preset
+from search_space.primitives import CATALOGUE
+from storage.records import AgentRecord, View
+
+REFERENCES = "references"
+
+
+def check(recipe: Recipe) -> None:
+    """Raise RecipeError for whatever could only fail later: names, patterns, keys, money."""
+    for code in recipe.space.primitives:
+        if code not in CATALOGUE:
+            known = nearest(code, CATALOGUE)
+            raise RecipeError(f"space.primitives: unknown code {code!r}, the nearest are {known}")
+    try:
+        preset(recipe.space.preset)
+        profile(recipe.evaluation.profile).narrow(recipe.evaluation.tasks)
+        for text in recipe.references.patterns.values():
+            space_of(recipe).cost(Pattern.parse(text, CATALOGUE))
+        for spec in agent_specs(recipe):
+            _check_agent(recipe, Agent(spec))
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+
+
+def _check_agent(recipe: Recipe, agent: Agent) -> None:
+    agent.proposer.check()
+    quote = agent.quote(View(), 0)
+    if recipe.budget.usd is not None and quote is not None and quote.usd is None:
+        raise RecipeError(
+            f"budget.usd cannot be kept for agent {agent.spec.name}: its model has no known price; "
+            "add it under prices, or limit budget.calls instead"
+        )
+
+
+def profile_of(recipe: Recipe) -> Profile:
+    """The profile that a recipe evaluates with."""
+    return profile(recipe.evaluation.profile).narrow(recipe.evaluation.tasks)
+
+
+def arms_of(recipe: Recipe) -> list[Arm]:
+    """The search as one arm, and one arm per control, each with the same quota."""
+    quota = recipe.budget.evaluations
+    search = Arm("search", tuple(agent.name for agent in recipe.agents), quota)
+    return [search, *(Arm(control.name, (control.name,), quota) for control in recipe.controls)]
+
+
+def agent_specs(recipe: Recipe, notes: str = "") -> list[AgentSpec]:
+    """Every agent of the recipe, the references among them."""
+    patterns = list(recipe.references.patterns.values())
+    references = AgentSection(name=REFERENCES, proposer="fixed", options={"patterns": patterns})
+    sections = [references, *recipe.agents, *recipe.controls]
+    return [_spec(recipe, section, notes) for section in sections]
+
+
+def _spec(recipe: Recipe, section: AgentSection, notes: str) -> AgentSpec:
+    return AgentSpec(
+        name=section.name,
+        proposer=section.proposer,
+        space=space_of(recipe),
+        scaffold=section.scaffold,
+        options=_options(recipe, section),
+        scaffold_options=section.scaffold_options,
+        goal=goal_of(recipe),
+        notes=notes,
+    )
+
+
+def _options(recipe: Recipe, section: AgentSection) -> dict[str, Any]:
+    if section.proposer != "llm":
+        return section.options
+    if section.model is None:
+        raise RecipeError(
+            f"agent {section.name}: proposer llm needs a model: write model: provider:model, "
+            "or give --llm"
+        )
+    return {"model": section.model, "prices": recipe.prices, **section.options}
+
+
+def goal_of(recipe: Recipe) -> str:
+    """The task and the budget in one sentence, for models."""
+    chosen = profile_of(recipe)
+    tasks = ", ".join(f"{t.name} (vocabulary {t.vocab}, length {t.length})" for t in chosen.tasks)
+    steps = chosen.training.steps
+    return (
+        f"Tasks: {tasks}. Each is trained for {steps} steps from scratch; "
+        f"the search measures {recipe.budget.evaluations} architectures."
+    )
+
+
+def agent_records(recipe: Recipe) -> list[AgentRecord]:
+    """The agents as the ledger keeps them."""
+    controls = {control.name for control in recipe.controls}
+    models = {agent.name: agent.model for agent in (*recipe.agents, *recipe.controls)}
+    records = []
+    for spec in agent_specs(recipe):
+        role = "control" if spec.name in controls else "search"
+        records.append(
+            AgentRecord(
+                name=spec.name,
+                role="reference" if spec.name == REFERENCES else role,
+                scaffold=Agent(spec).scaffold_name,
+                proposer=spec.proposer,
+                model=models.get(spec.name),
+                settings={"options": dict(spec.options), "scaffold": dict(spec.scaffold_options)},
+            )
+        )
+    return records

@@ -1,0 +1,132 @@
+"""Linear attention with decay: one chunked core for linear attention, GLA, retention and SSD.
+
+They are one recurrence and differ in the decay only: none, one per channel of the state and token
+(GLA), one per head (retention), one per head and token (SSD, in `ops/ssd.py`). Feature maps, scales,
+norms and gates belong to the primitives.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from search_space.ops.chunks import (
+    Impl,
+    carry,
+    chunk_size,
+    chunked,
+    decays,
+    grouped,
+    unchunked,
+    wide,
+)
+
+State = Tensor | None
+
+
+def linear_attention(
+    q: Tensor, k: Tensor, v: Tensor, state: State = None, impl: Impl = "chunk"
+) -> tuple[Tensor, Tensor]:
+    """S_t = S_{t-1} + k_t v_t',  o_t = S_t' q_t: Katharopoulos et al. 2020 (2006.16236, eq. 16-20).
+
+    q and k (B, L, H, K) after the feature map, v (B, L, H, V), ``state`` (B, H, K, V). The normaliser
+    is one more value channel of ones, which the caller adds and divides by.
+    """
+    g = wide(v).new_zeros(1, v.shape[1], v.shape[2], 1)
+    return decayed_attention(q, k, v, g, state, impl)
+
+
+def gla(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: State = None, impl: Impl = "chunk"
+) -> tuple[Tensor, Tensor]:
+    """S_t = diag(exp(g_t)) S_{t-1} + k_t v_t',  o_t = S_t' q_t: Yang et al. 2024 (2312.06635, eq. 3).
+
+    q, k and the log-decay g <= 0 (B, L, H, K), v (B, L, H, V), ``state`` (B, H, K, V).
+    """
+    return decayed_attention(q, k, v, g, state, impl)
+
+
+def retention(
+    q: Tensor, k: Tensor, v: Tensor, state: State = None, impl: Impl = "chunk"
+) -> tuple[Tensor, Tensor]:
+    """S_t = gamma_h S_{t-1} + k_t v_t',  o_t = S_t' q_t: Sun et al. 2023 (2307.08621, eq. 6).
+
+    gamma_h = 1 - 2^(-5 - h) for head h = 0, 1, ... (eq. 8). q and k (B, L, H, K) already rotated,
+    v (B, L, H, V), ``state`` (B, H, K, V).
+    """
+    head = torch.arange(v.shape[2], dtype=wide(v).dtype, device=v.device)
+    g = torch.log1p(-(2.0 ** (-5 - head)))
+    return decayed_attention(
+        q, k, v, g[None, None, :, None].expand(1, v.shape[1], -1, 1), state, impl
+    )
+
+
+def decayed_attention(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: State, impl: Impl
+) -> tuple[Tensor, Tensor]:
+    """S_t = diag(exp(g_t)) S_{t-1} + k_t v_t',  o_t = S_t' q_t, for each head.
+
+    q and k (B, L, G, K) with G dividing H, v (B, L, H, V); g (B or 1, L, H, 1) decays a whole head, or
+    (B, L, H, K) each channel of it (then G = H). Returns o (B, L, H, V) and S (B, H, K, V).
+    """
+    if state is None:
+        state = wide(v).new_zeros(v.shape[0], v.shape[2], k.shape[3], v.shape[3])
+    run = _naive if impl == "naive" else _chunk
+    o, state = run(wide(q), wide(k), wide(v), wide(g), state)
+    return o.to(v.dtype), state
+
+
+def _naive(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    q, k = (grouped(t, v.shape[2]) for t in (q, k))
+    outputs = []
+    for q_t, k_t, v_t, g_t in zip(*(t.unbind(1) for t in (q, k, v, g)), strict=True):
+        state = g_t.exp()[..., None] * state + k_t[..., :, None] * v_t[..., None, :]
+        outputs.append((state * q_t[..., :, None]).sum(-2))
+    return torch.stack(outputs, 1), state
+
+
+def _chunk(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    length, heads, size = v.shape[1], v.shape[2], chunk_size(k.shape[3])
+    q, k, v, g = (chunked(t, size) for t in (q, k, v, g))  # (B, chunks, H, size, ...)
+    cumulative = g.cumsum(-2)  # log-decay since the chunk's start
+    end = cumulative[..., -1:, :]
+    if g.shape[-1] == 1:
+        scores = grouped(q @ k.transpose(-1, -2), heads) * decays(cumulative[..., 0])
+    else:
+        scores = _decayed_scores(q, k, cumulative)
+    q, k = grouped(q, heads), grouped(k, heads)
+    added = (k * (end - cumulative).exp()).transpose(-1, -2) @ v
+    before, state = carry(end.exp().transpose(-1, -2), added, state)
+    o = scores @ v + (q * cumulative.exp()) @ before
+    return unchunked(o, length), state
+
+
+def _decayed_scores(q: Tensor, k: Tensor, c: Tensor) -> Tensor:
+    """sum over channels of q_i k_j exp(c_i - c_j) for i >= j, else 0: (..., T, K) to (..., T, T).
+
+    Halves T until it is 1. The block between the two halves is a product of q exp(c_i - e) and
+    k exp(e - c_j) with e the decay up to their border: both exponents are <= 0, so no decay overflows,
+    where the form exp(c_i) exp(-c_j) does. No (T, T, K) tensor is made.
+    """
+    half = q.shape[-2] // 2
+    if half == 0:
+        return (q * k).sum(-1, keepdim=True)
+    (q1, q2), (k1, k2), (c1, c2) = (t.split(half, -2) for t in (q, k, c))
+    edge = c1[..., -1:, :]
+    between = (q2 * (c2 - edge).exp()) @ (k1 * (edge - c1).exp()).transpose(-1, -2)
+    pairs = (torch.stack(pair, -3) for pair in ((q1, q2), (k1, k2), (c1, c2)))
+    first, second = _decayed_scores(*pairs).unbind(-3)
+    upper = torch.cat((first, torch.zeros_like(between)), -1)
+    return torch.cat((upper, torch.cat((between.to(second.dtype), second), -1)), -2)
+
+
+def linear_flops(
+    length: int, key: int, value: int, heads: int, groups: int, per_channel: bool = False
+) -> float:
+    """FLOPs per token of the chunked core's matrix products, over a sequence of ``length``."""
+    size = chunk_size(key)
+    filled = math.ceil(length / size) * size / length  # the last chunk is filled up
+    scores = (size - 1 if per_channel else 2 * size) * key * groups  # halving skips the upper half
+    return filled * (scores + 2 * size * value * heads + 4 * key * value * heads)

@@ -1,0 +1,225 @@
+"""Questions to the ledger: rows for the driver, the commands and the reports. Writes nothing.
+
+What a row means for a decision (ranks, ties, intervals) is `archwright.report`'s.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session, selectinload
+
+from storage.models import (
+    Agent,
+    BudgetEntry,
+    Campaign,
+    Candidate,
+    Decision,
+    Evaluation,
+    LLMCall,
+    Measurement,
+    Proposal,
+)
+from storage.records import Money, Node
+
+
+def campaign(db: Session) -> Campaign | None:
+    """The ledger's campaign."""
+    return db.scalar(select(Campaign).order_by(Campaign.id).limit(1))
+
+
+def agents(db: Session) -> Sequence[Agent]:
+    """The agents in the recipe's order."""
+    return db.scalars(select(Agent).order_by(Agent.id)).all()
+
+
+def proposals(db: Session) -> Sequence[Proposal]:
+    """All proposals in slot order, with their agents, candidates and parents."""
+    query = select(Proposal).order_by(Proposal.slot)
+    loaded = (
+        selectinload(Proposal.agent),
+        selectinload(Proposal.candidate),
+        selectinload(Proposal.parents),
+    )
+    return db.scalars(query.options(*loaded)).all()
+
+
+def evaluations(db: Session, state: str | None = None) -> Sequence[Evaluation]:
+    """Evaluations in the order they were queued, with their candidates."""
+    query = select(Evaluation).order_by(Evaluation.id).options(selectinload(Evaluation.candidate))
+    return db.scalars(query if state is None else query.filter_by(state=state)).all()
+
+
+def unfinished(db: Session, candidate: int, seeds: Sequence[int]) -> set[int]:
+    """The candidate's evaluations at these seeds that have not ended."""
+    query = select(Evaluation.id).where(
+        Evaluation.candidate_id == candidate,
+        Evaluation.seed.in_(seeds),
+        Evaluation.state.in_(("queued", "running")),
+    )
+    return set(db.scalars(query))
+
+
+def node(db: Session, proposal: Proposal, seed: int) -> Node:
+    """A finished slot as agents see it, scored at the search seed."""
+    evaluation = measurement = None
+    if proposal.candidate_id is not None:
+        key = {"candidate_id": proposal.candidate_id, "seed": seed, "rung": 0, "sealed": False}
+        evaluation = db.scalar(select(Evaluation).filter_by(**key))
+    if evaluation is not None:
+        measurement = db.scalar(
+            select(Measurement.value).filter_by(evaluation_id=evaluation.id, metric="score")
+        )
+    candidate = proposal.candidate
+    return Node(
+        slot=proposal.slot,
+        agent=proposal.agent.name,
+        candidate=proposal.candidate_id,
+        pattern=candidate.pattern if candidate else "",
+        operator=proposal.operator or "",
+        hypothesis=proposal.hypothesis,
+        parents=tuple(parent.candidate_id for parent in proposal.parents),
+        status=proposal.status,
+        score=measurement,
+        failure=proposal.failure or (evaluation.failure if evaluation else None),
+        detail=proposal.detail or (evaluation.detail if evaluation else ""),
+        params=candidate.params if candidate else 0,
+        flops_per_token=candidate.flops_per_token if candidate else 0.0,
+    )
+
+
+def spent(db: Session) -> Money:
+    """What model calls have cost so far, open reservations included."""
+    settled = select(BudgetEntry.proposal_id, func.count()).filter_by(kind="settle")
+    closed = dict(db.execute(settled.group_by(BudgetEntry.proposal_id)).all())
+    total = Money()
+    for entry in db.scalars(select(BudgetEntry).order_by(BudgetEntry.id)):
+        if entry.kind == "reserve" and closed.get(entry.proposal_id, 0) > 0:
+            closed[entry.proposal_id] -= 1  # settled: the settlement counts in its place
+            continue
+        total += Money(entry.calls, entry.usd)
+    return total
+
+
+def scores(db: Session) -> dict[tuple[int, bool], dict[int, float]]:
+    """Scores by (candidate, sealed) and seed, at rung 0."""
+    query = (
+        select(Evaluation.candidate_id, Evaluation.sealed, Evaluation.seed, Measurement.value)
+        .join(Measurement, Measurement.evaluation_id == Evaluation.id)
+        .where(Measurement.metric == "score")
+        .order_by(Evaluation.id)
+    )
+    table: dict[tuple[int, bool], dict[int, float]] = defaultdict(dict)
+    for candidate, sealed, seed, value in db.execute(query):
+        table[candidate, sealed][seed] = value
+    return table
+
+
+def scores_of(db: Session, candidate: int, seeds: Sequence[int]) -> list[float]:
+    """A candidate's scores at these seeds, in their order; failed evaluations have none."""
+    query = (
+        select(Evaluation.seed, Measurement.value)
+        .join(Measurement, Measurement.evaluation_id == Evaluation.id)
+        .where(Evaluation.candidate_id == candidate, Measurement.metric == "score")
+    )
+    found = dict(db.execute(query).all())
+    return [found[seed] for seed in seeds if seed in found]
+
+
+def attempt(db: Session, evaluation: int) -> int:
+    """How often an evaluation was started."""
+    return db.get_one(Evaluation, evaluation).attempt
+
+
+def decision(db: Session, what: str) -> dict[str, Any] | None:
+    """The numbers of the first decision of this kind."""
+    query = select(Decision.numbers).filter_by(what=what).order_by(Decision.id).limit(1)
+    return db.scalar(query)
+
+
+def candidates(db: Session) -> dict[int, Candidate]:
+    """All candidates by id."""
+    return {row.id: row for row in db.scalars(select(Candidate).order_by(Candidate.id))}
+
+
+def states(db: Session) -> dict[str, int]:
+    """How many evaluations are in each state."""
+    query = select(Evaluation.state, func.count()).group_by(Evaluation.state)
+    return dict(db.execute(query).all())
+
+
+def failed_proposals(db: Session) -> int:
+    """How many proposals failed."""
+    return db.scalar(select(func.count()).select_from(Proposal).filter_by(status="failed")) or 0
+
+
+def totals(db: Session) -> dict[str, float]:
+    """Evaluation seconds, tokens and FLOPs, and model tokens, over the whole run."""
+    columns = (Evaluation.seconds, Evaluation.tokens, Evaluation.flops)
+    trained = db.execute(select(*(func.coalesce(func.sum(c), 0) for c in columns))).one()
+    said = db.execute(select(func.sum(LLMCall.input_tokens), func.sum(LLMCall.output_tokens))).one()
+    names = ("evaluation_seconds", "trained_tokens", "training_flops")
+    return {
+        **dict(zip(names, trained, strict=True)),
+        "input_tokens": said[0] or 0,
+        "output_tokens": said[1] or 0,
+    }
+
+
+def metrics(db: Session, evaluation: int) -> list[dict[str, Any]]:
+    """The measurements of one evaluation."""
+    query = select(Measurement).filter_by(evaluation_id=evaluation).order_by(Measurement.id)
+    return [{"metric": m.metric, "split": m.split, "value": m.value} for m in db.scalars(query)]
+
+
+def lineage(db: Session, candidate: int) -> list[dict[str, Any]]:
+    """A candidate and its ancestors, nearest first, each with the proposal that made it first."""
+    rows, todo, seen = [], [(candidate, 0)], set()
+    while todo:
+        current, depth = todo.pop(0)
+        if current in seen:
+            continue
+        seen.add(current)
+        query = select(Proposal).filter_by(candidate_id=current).order_by(Proposal.slot).limit(1)
+        proposal = db.scalar(query)
+        if proposal is None or proposal.candidate is None:
+            continue
+        parents = [parent.candidate_id for parent in proposal.parents]
+        rows.append(_ancestor(proposal, proposal.candidate, parents, depth))
+        todo += [(parent, depth + 1) for parent in parents]
+    return rows
+
+
+def _ancestor(
+    proposal: Proposal, candidate: Candidate, parents: list[int], depth: int
+) -> dict[str, Any]:
+    return {
+        "candidate": candidate.id,
+        "depth": depth,
+        "pattern": candidate.pattern,
+        "slot": proposal.slot,
+        "agent": proposal.agent.name,
+        "operator": proposal.operator,
+        "parents": parents,
+        "hypothesis": proposal.hypothesis,
+    }
+
+
+def table(db: Session, query: Select[Any]) -> list[dict[str, Any]]:
+    """The rows of a query as dictionaries."""
+    return [dict(row._mapping) for row in db.execute(query)]
+
+
+def calls(db: Session, limit: int | None = None) -> list[dict[str, Any]]:
+    """Model calls, oldest first."""
+    columns = [c for c in LLMCall.__table__.columns if c.name not in ("request_sha", "reply_sha")]
+    return table(db, select(*columns).order_by(LLMCall.id).limit(limit))
+
+
+def decisions(db: Session, limit: int | None = None) -> list[dict[str, Any]]:
+    """What the driver decided, with reasons and numbers, oldest first."""
+    columns = Decision.created, Decision.what, Decision.reason, Decision.numbers
+    return table(db, select(*columns).order_by(Decision.id).limit(limit))

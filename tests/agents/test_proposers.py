@@ -1,0 +1,258 @@
+"""Proposers and scaffolds: what they propose lies in the space, follows their rule and their seed."""
+
+import asyncio
+import json
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agents.agent import Agent, AgentSpec
+from agents.memory import BYTES_PER_TOKEN, clean, memory
+from agents.proposers.classical import delete, draw, duplicate, insert, mutate, substitute, swap
+from agents.proposers.model import ModelProposer, ScriptedProposer
+from agents.scaffolds import Greedy, OneShot, Tournament
+from search_space.model import layer_cost
+from search_space.pattern import Layer, Pattern
+from search_space.presets import preset
+from search_space.space import Space
+from storage.records import Answer, Node, View
+
+EMPTY = View()
+SPACE = Space(("A", "M", "Mb"), 2, 5, "mini", options=True)
+
+
+def node(slot: int, pattern: str = "A+M", score: float | None = 0.5, **fields: object) -> Node:
+    values = {
+        "agent": "a",
+        "candidate": slot + 1,
+        "operator": "draft",
+        "hypothesis": "",
+        "parents": (),
+        "status": "accepted",
+        "failure": None if score is not None else "diverged",
+        **fields,
+    }
+    return Node(slot=slot, pattern=pattern, score=score, **values)  # type: ignore[arg-type]
+
+
+def propose(agent: Agent, view: View = EMPTY, seed: int = 0) -> Answer:
+    return asyncio.run(agent.propose(view, seed))
+
+
+def scripted(replies: list[object], **options: object) -> Agent:
+    return Agent(AgentSpec("a", "scripted", SPACE, options={"replies": replies, **options}))
+
+
+def reply(pattern: str) -> dict[str, str]:
+    return {"hypothesis": "h", "reasoning": "r", "pattern": pattern, "expected_effect": "e"}
+
+
+# ----------------------------------------------------------------------------------------- classical
+
+
+@given(st.integers(0, 2**31 - 1), st.sampled_from(["A+M", "A+M+Mb+A+M", "A{kv=2}+[A|M]+M"]))
+def test_a_mutation_stays_in_the_space_and_a_draw_too(seed: int, parent: str) -> None:
+    rng = random.Random(seed)
+    for child in (mutate(Pattern.parse(parent), SPACE, rng), draw(SPACE, rng)):
+        assert 2 <= len(child) <= 5
+        assert str(SPACE.read(str(child))) == str(child)
+
+
+@given(st.integers(0, 2**31 - 1), st.lists(st.sampled_from(SPACE.codes), min_size=2, max_size=4))
+def test_each_mutation_does_what_its_name_says(seed: int, codes: list[str]) -> None:
+    rng = random.Random(seed)
+    changed = substitute(codes, SPACE, rng)
+    assert sum(a != b for a, b in zip(codes, changed, strict=True)) == 1
+    assert Counter(swap(codes, SPACE, rng)) == Counter(codes)
+    assert len(insert(codes, SPACE, rng)) == len(codes) + 1
+    assert len(delete(codes, SPACE, rng)) == len(codes) - 1
+    longer = duplicate(codes, SPACE, rng)
+    block = len(longer) - len(codes)
+    assert 1 <= block <= SPACE.largest - len(codes)
+    starts = range(len(codes) - block + 1)
+    assert any(
+        codes[: i + block] + codes[i : i + block] + codes[i + block :] == longer for i in starts
+    )
+
+
+def test_a_draw_is_uniform_over_depths_and_codes() -> None:
+    rng = random.Random(0)
+    drawn = [draw(SPACE, rng) for _ in range(4000)]
+    depths = Counter(map(len, drawn))
+    assert all(abs(depths[d] - 1000) < 150 for d in (2, 3, 4, 5))
+    codes = Counter(layer.code for pattern in drawn for layer in pattern.layers)
+    total = sum(codes.values())
+    assert all(abs(codes[c] / total - 1 / 3) < 0.02 for c in SPACE.codes)
+
+
+def test_what_was_measured_is_not_proposed_again_while_there_is_something_else() -> None:
+    space = Space(("A", "M"), 1, 2, "mini")  # six patterns
+    agent = Agent(AgentSpec("r", "random", space))
+    nodes: list[Node] = []
+    for slot in range(6):
+        answer = propose(agent, View(tuple(nodes), slot), seed=slot)
+        nodes.append(node(slot, str(answer.pattern)))
+    assert len({n.pattern for n in nodes}) == 6
+    assert propose(agent, View(tuple(nodes), 6)).pattern in {n.pattern for n in nodes}
+
+
+def test_an_agent_is_a_function_of_its_view_and_seed() -> None:
+    view = View(tuple(node(i, p, i / 10) for i, p in enumerate(["A+M", "2M", "Mb+A"])), turn=20)
+    for kind in ("random", "evolution"):
+        agent = Agent(AgentSpec("a", kind, SPACE))
+        assert propose(agent, view, 3) == propose(Agent(AgentSpec("a", kind, SPACE)), view, 3)
+        assert len({propose(agent, view, seed).pattern for seed in range(20)}) > 3
+
+
+# ----------------------------------------------------------------------------------------- scaffolds
+
+
+def test_one_shot_ignores_what_was_measured() -> None:
+    assert OneShot().next(View((node(0),), turn=9), random.Random(0)).operator == "draft"
+
+
+def test_greedy_drafts_then_debugs_then_improves_the_best() -> None:
+    greedy, rng = Greedy(drafts=2), random.Random(0)
+    good, better, bad = node(0, score=0.4), node(1, "2M", 0.6), node(2, "Mb+A", None)
+    assert greedy.next(View((good,), turn=1), rng).operator == "draft"
+    decision = greedy.next(View((good, better), turn=2), rng)
+    assert (decision.operator, decision.parents) == ("improve", (better,))
+    decision = greedy.next(View((good, better, bad), turn=3), rng)
+    assert (decision.operator, decision.parents) == ("debug", (bad,))
+    fixed = node(3, "Mb+M", 0.1, operator="debug", parents=(bad.candidate,))
+    assert greedy.next(View((good, better, bad, fixed), turn=4), rng).parents == (better,)
+    assert greedy.next(View((), turn=5), rng).operator == "draft"
+
+
+def test_greedy_gives_a_chain_of_debugs_up_at_its_depth() -> None:
+    chain = [node(0, score=0.2), node(1, "2M", None)]
+    for i in range(2, 5):
+        chain.append(node(i, "2M", None, operator="debug", parents=(i,)))
+    decision = Greedy(drafts=0, debug_depth=4).next(View(tuple(chain), 5), random.Random(0))
+    assert (decision.operator, decision.parents) == ("debug", (chain[-1],))
+    decision = Greedy(drafts=0, debug_depth=3).next(View(tuple(chain), 5), random.Random(0))
+    assert (decision.operator, decision.parents) == ("improve", (chain[0],))
+
+
+def test_a_tournament_samples_the_living_only() -> None:
+    old = node(0, score=0.99)
+    young = [node(i, score=i / 100) for i in range(1, 5)]
+    rule, view = Tournament(population=4, sample=2), View((old, *young), turn=5)
+    parents = [rule.next(view, random.Random(seed)).parents[0] for seed in range(50)]
+    assert old not in parents  # the best of all, but dead of age
+    assert young[0] not in parents  # the worst can never win a sample of two
+    assert set(parents) == set(young[1:])
+    assert rule.next(View((old,), turn=2), random.Random(0)).operator == "draft"
+
+
+# --------------------------------------------------------------------------------------------- models
+
+
+def test_an_invalid_reply_is_repaired_with_the_precise_error() -> None:
+    answer = propose(scripted([["no json at all", reply("A+Q"), reply("A+Mb")]]))
+    assert (answer.pattern, answer.failure) == ("A+Mb", None)
+    assert [call.outcome for call in answer.calls] == ["malformed", "ok", "ok"]
+    assert [call.attempt for call in answer.calls] == [0, 1, 2]
+    last = json.loads(answer.calls[-1].request)["messages"][-1]["text"]
+    assert "column 3: unknown code 'Q'" in last
+    assert "'A'" in last
+
+
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [
+        (reply("6A"), "takes 2 to 5"),
+        (reply("A{heads=}"), "key=value"),
+        (reply("A{kv=3}+M"), "KV heads"),
+        ({"pattern": "A+M"}, "'hypothesis' must be a text"),
+        ({**reply("A+M"), "pattern": ["A", "M"]}, "'pattern' must be a text"),
+    ],
+)
+def test_a_reply_that_stays_invalid_is_a_failed_proposal(bad: object, error: str) -> None:
+    answer = propose(scripted([[bad] * 5], max_repairs=1))
+    assert (answer.pattern, answer.failure) == (None, "invalid-reply")
+    assert error in answer.detail
+    assert len(answer.calls) == 2
+
+
+def test_an_edit_that_changes_nothing_is_refused() -> None:
+    parent = node(0, "A+M", 0.5)
+    agent = scripted([[]] * 5 + [[reply("(A+M)"), reply("A+2M")]])
+    answer = propose(agent, View((parent,), turn=5))
+    assert (answer.operator, answer.parents, answer.pattern) == ("improve", (1,), "A+2M")
+    assert "is its parent's" in json.loads(answer.calls[-1].request)["messages"][-1]["text"]
+
+
+def test_prompts_carry_the_grammar_costs_memory_and_parent() -> None:
+    nodes = (node(0, "A+M", 1 / 3, hypothesis="ATTN first"), node(1, "2M", None, detail="x\x1b[2J"))
+    agent = scripted([], max_repairs=0)
+    greedy = View(nodes, turn=7, noise=0.0123456789012345)
+    assert isinstance(agent.proposer, ScriptedProposer)
+    prompt = agent.proposer.prompt(agent._request(greedy, 0))
+    said = prompt.messages[0].text
+    for code in SPACE.codes:
+        cost = layer_cost(Layer(code), preset(SPACE.preset))
+        assert f"- `{code}`" in prompt.system
+        assert f"{cost.params} parameters" in prompt.system
+    assert repr(1 / 3) in said  # at full precision
+    assert "0.0123456789012345" in said
+    assert "ATTN first" in said
+    assert "failed: diverged" in said
+    assert "<<<x [2J>>>" in said  # the log is data: no control characters
+
+
+def test_memory_is_bounded_and_shows_a_candidate_once() -> None:
+    nodes = tuple(node(i, "A" * (1 + i % 5), i / 100, hypothesis="h" * 500) for i in range(60))
+    again = node(60, "A", 0.1, candidate=1, status="duplicate")
+    lines = memory(View((*nodes, again)), budget_tokens=400)
+    assert sum(len(line.encode()) + 1 for line in lines) <= 400 * BYTES_PER_TOKEN
+    assert lines[0].startswith("- AAAAA:") or "0.59" in lines[0]  # the best comes first
+    everything = memory(View((*nodes, again)), budget_tokens=10**6)
+    assert len(everything) == len(set(everything)) <= 16
+
+
+@given(st.text(), st.integers(3, 50))
+def test_quoted_text_is_one_printable_line_of_bounded_length(text: str, limit: int) -> None:
+    line = clean(text, limit)
+    assert len(line) <= limit
+    assert line.isprintable()
+
+
+def test_a_quote_bounds_every_attempt_and_an_unknown_price_is_unknown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    price = {"openai:m": {"input": 1, "output": 10}}
+    known = ModelProposer(model="openai:m", prices=price, max_repairs=2, max_output_tokens=100)
+    request = scripted([])._request(View(), 0)
+    quote = known.quote(request)
+    assert quote is not None
+    assert quote.calls == 3
+    assert quote.usd is not None
+    assert quote.usd > 3 * 100 * 10 / 1e6
+    unknown = ModelProposer(model="openai:other").quote(request)
+    assert unknown is not None
+    assert unknown.usd is None
+
+
+def test_a_missing_name_or_option_is_one_sentence() -> None:
+    with pytest.raises(ValueError, match=r"unknown proposer 'evolutoin'.*'evolution'"):
+        Agent(AgentSpec("a", "evolutoin", SPACE))
+    with pytest.raises(ValueError, match="refused its options"):
+        Agent(AgentSpec("a", "random", SPACE, scaffold="greedy", scaffold_options={"draft": 1}))
+    with pytest.raises(ValueError, match="cannot import"):
+        Agent(AgentSpec("a", "nowhere.at_all:Proposer", SPACE))
+
+
+def test_nobody_wins_by_a_wider_layer() -> None:
+    fixed = Space(("A", "M"), 1, 3, "mini")
+    for text in ("A+M{hidden=4096}", "[A{kv=2}|M]"):
+        with pytest.raises(ValueError, match="fixed sizes"):
+            fixed.read(text)
+    assert str(fixed.read("[A|M]{fuse=sub}+2*A")) == "[A|M]{fuse=sub}+2*A"
+    agent = Agent(AgentSpec("a", "scripted", fixed, options={"replies": []}))
+    assert isinstance(agent.proposer, ScriptedProposer)
+    assert "hidden" not in agent.proposer.prompt(agent._request(View(), 0)).system
