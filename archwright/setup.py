@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 from agents.agent import Agent, AgentSpec
@@ -47,18 +48,15 @@ def _check_agent(recipe: Recipe, agent: Agent) -> None:
 
 
 def _check_rungs(recipe: Recipe) -> None:
-    steps = rung_steps(recipe)
-    if len(set(steps)) < len(steps):
-        raise RecipeError(
-            f"rungs: each must train further than the one before, not to steps {steps} of "
-            f"{profile_of(recipe).name}: lower rungs.count or rungs.eta"
-        )
-
-
-def rung_steps(recipe: Recipe) -> list[int]:
-    """The training step at which each rung scores."""
-    training = profile_of(recipe).training
-    return [training.until(share) for share in shares(recipe.rungs.count, recipe.rungs.eta)]
+    chosen = profile_of(recipe)
+    for task, training in product(chosen.tasks, chosen.trainings):
+        whole = training.of(task.train_size)
+        steps = [whole.until(share) for share in shares(recipe.rungs.count, recipe.rungs.eta)]
+        if len(set(steps)) < len(steps):
+            raise RecipeError(
+                f"rungs: each must train further than the one before, not to steps {steps} of task "
+                f"{task.name}: lower rungs.count or rungs.eta"
+            )
 
 
 def profile_of(recipe: Recipe) -> Profile:
@@ -118,10 +116,12 @@ def goal_of(recipe: Recipe) -> str:
 def _rungs_in_words(recipe: Recipe) -> str:
     if recipe.rungs.count == 1:
         return ""
-    steps = ", ".join(f"rung {i} after {n} steps" for i, n in enumerate(rung_steps(recipe)))
+    *parts, _ = shares(recipe.rungs.count, recipe.rungs.eta)
+    steps = ", ".join(f"rung {rung} after {share} of it" for rung, share in enumerate(parts))
     return (
-        f" A score is of {steps}: all architectures are scored at rung 0, and the best of a rung go on "
-        "to the next. Only scores of one rung can be compared, and training longer raises them."
+        f" That training has rungs where scores are taken: {steps}, rung {recipe.rungs.last} at its end. "
+        "All architectures reach rung 0, and the best of a rung go on to the next. Only scores of one "
+        "rung can be compared; longer training raises them."
     )
 
 

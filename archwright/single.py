@@ -60,9 +60,9 @@ def score(
 
 
 def _tasks(results: list[Result]) -> dict[str, float]:
-    """Mean accuracy by task over the results that have one."""
+    """Mean score by task over the results that have one."""
     values: dict[str, list[float]] = {}
     for metric in (m for result in results for m in result.metrics):
-        if metric.name.endswith("/accuracy"):
-            values.setdefault(metric.name.removesuffix("/accuracy"), []).append(metric.value)
+        if metric.name.endswith("/score"):
+            values.setdefault(metric.name.removesuffix("/score"), []).append(metric.value)
     return {task: sum(found) / len(found) for task, found in values.items()}

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 State = dict[str, Any]  # of one training: step, model, optimiser
+States = dict[int, State]  # of a task's trainings, by their number in the profile's sweep
 
 
 def capture(model: nn.Module, optimiser: torch.optim.Optimizer, step: int) -> State:
@@ -27,13 +28,13 @@ def restore(model: nn.Module, optimiser: torch.optim.Optimizer, state: State) ->
     return int(state["step"])
 
 
-def pack(states: Mapping[str, State]) -> bytes:
-    """The states of some trainings by name, as `torch.save` writes them."""
+def pack(states: Mapping[str, States]) -> bytes:
+    """The states of each task's trainings, by the task's label, as `torch.save` writes them."""
     buffer = io.BytesIO()
     torch.save(dict(states), buffer)
     return buffer.getvalue()
 
 
-def unpack(data: bytes) -> dict[str, State]:
+def unpack(data: bytes) -> dict[str, States]:
     """The states in packed bytes, on the CPU."""
     return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)

@@ -17,7 +17,7 @@ from functools import lru_cache
 import torch
 from torch import nn
 
-from evaluator.checkpoint import State, capture, pack, restore, unpack
+from evaluator.checkpoint import State, States, capture, pack, restore, unpack
 from evaluator.metrics import NonFiniteLogits, Scorer
 from evaluator.outcome import CandidateFailure, FailureKind, Metric, Result, Spent
 from evaluator.profiles import profile
@@ -34,10 +34,11 @@ SCORING_BATCH = 128
 class Job:
     """All that an evaluation depends on.
 
-    ``tasks`` narrows the profile to some of its tasks (all when empty). ``sealed`` scores the test
-    split in place of validation, for confirmation only. ``timeout`` bounds the training, in seconds.
-    ``share`` of the profile's training is done before scoring. ``checkpoint``, from an evaluation with
-    a smaller share, saves training what that one did and changes no bit of the scores.
+    ``tasks`` narrows the profile to some of its tasks, by name or label (all when empty). ``sealed``
+    scores the test split in place of validation, for confirmation only. ``timeout`` bounds the
+    training, in seconds. ``share`` of the profile's training is done before scoring. ``checkpoint``,
+    from an evaluation with a smaller share, saves training what that one did and changes no bit of the
+    scores.
     """
 
     pattern: str
@@ -56,53 +57,118 @@ class Job:
 
 
 def evaluate(job: Job) -> Result:
-    """Train and score the job's candidate on each task; the score is the mean accuracy over tasks.
+    """Train and score the job's candidate on each task; the score is the mean of the tasks' scores.
 
-    The candidate's own fault is returned as a typed failure; any other exception is infrastructure's.
-    One thread, so that the same job gives the same bits in every worker of a machine.
+    The candidate's own fault is returned as a typed failure; any other exception is infrastructure's,
+    or a ValueError for a corpus or data set that is missing. One thread, so that the same job gives
+    the same bits in every worker of a machine.
     """
     torch.set_num_threads(1)
     start = time.perf_counter()
     deadline = None if job.timeout is None else start + job.timeout
-    spent, metrics = Spent(), []
+    spent, metrics, facts = Spent(), [], []
     states = unpack(job.checkpoint) if job.checkpoint else {}
     try:
-        for task in profile(job.profile).narrow(job.tasks).tasks:
-            found, cost, states[task.name] = evaluate_task(
-                job, task, deadline, states.get(task.name)
-            )
+        for label, task in profile(job.profile).named(job.tasks):
+            going = states.setdefault(label, {})
+            found, cost = evaluate_task(job, task, deadline, label, going)
             metrics += found
             spent += cost
+            facts += [(f"{label}/{fact}", text) for fact, text in task.provenance().items()]
     except CandidateFailure as failure:
         return Result((), spent, failure.kind, failure.detail)
-    accuracies = [m.value for m in metrics if m.name.endswith("/accuracy")]
-    score = Metric("score", job.split, sum(accuracies) / len(accuracies))
+    scores = [m.value for m in metrics if m.name.endswith("/score")]
+    score = Metric("score", job.split, sum(scores) / len(scores))
     kept = pack(states) if job.share < 1 else None
     spent = replace(spent, seconds=time.perf_counter() - start)
-    return Result((score, *metrics), spent, checkpoint=kept)
+    return Result((score, *metrics), spent, facts=tuple(facts), checkpoint=kept)
 
 
 def evaluate_task(
-    job: Job, task: Task, deadline: float | None = None, state: State | None = None
-) -> tuple[list[Metric], Spent, State]:
+    job: Job,
+    task: Task,
+    deadline: float | None = None,
+    label: str = "",
+    states: States | None = None,
+) -> tuple[list[Metric], Spent]:
     """Train and score on one task, until ``deadline`` on the performance counter at the latest.
 
-    Goes on from a state that it returned before, or starts anew. Raises CandidateFailure.
+    ``label`` names it in the metrics, by default the task's name. Where the profile has a sweep, each
+    of its trainings is tried, the one with the best validation score is the task's, and its rate and
+    weight decay are among the metrics. ``states`` says where its trainings go on from, if anywhere,
+    and is changed to where they stopped. Raises CandidateFailure.
     """
-    training = profile(job.profile).training
+    data, held_out = drawn(task, "train", job.seed), drawn(task, job.split, job.seed)
+    best, spent = fit(job, task, data, deadline, {} if states is None else states)
+    with classified():
+        metrics = score(best.model, held_out, best.training)
+    metrics |= {"score": task.score_of(metrics)} | task.figures(metrics, data, held_out)
+    if profile(job.profile).sweep:
+        metrics |= {"lr": best.training.lr, "weight_decay": best.training.weight_decay}
+    return [Metric(f"{label or task.name}/{k}", job.split, v) for k, v in metrics.items()], spent
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A trained model, how it was trained and where that stopped."""
+
+    model: Model
+    training: Training
+    state: State
+
+
+def fit(
+    job: Job, task: Task, data: Split, deadline: float | None, states: States
+) -> tuple[Fitted, Spent]:
+    """The model that does best on validation of those that the profile's trainings give; their cost.
+
+    ``states`` are where they go on from, then where they stopped. A training that fails is out; when
+    all do, the last failure is raised. Raises CandidateFailure.
+    """
+    trainings, spent = profile(job.profile).trainings, Spent()
+    if len(trainings) == 1:
+        fitted, spent = fit_one(job, task, data, trainings[0], deadline, states.get(0))
+        states[0] = fitted.state
+        return fitted, spent
+    validation = drawn(task, "validation", job.seed)
+    tried: list[tuple[float, Fitted]] = []
+    failures: list[CandidateFailure] = []
+    for number, training in enumerate(trainings):
+        try:
+            fitted, cost = fit_one(job, task, data, training, deadline, states.get(number))
+            states[number] = fitted.state
+            with classified():
+                tried.append((task.score_of(score(fitted.model, validation, training)), fitted))
+            spent += cost
+        except CandidateFailure as failure:
+            if failure.kind is FailureKind.TIMEOUT:
+                raise
+            failures.append(failure)  # what it took is not known, and left out of the cost
+    if not tried:
+        raise failures[-1]
+    return max(tried, key=lambda pair: pair[0])[1], spent
+
+
+def fit_one(
+    job: Job,
+    task: Task,
+    data: Split,
+    training: Training,
+    deadline: float | None,
+    state: State | None,
+) -> tuple[Fitted, Spent]:
+    """A new model, trained once, or further from a state. Raises CandidateFailure."""
     pattern, size = Pattern.parse(job.pattern), preset(job.preset)
+    training = training.of(len(data.inputs))
     with classified(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(job.seed, "initialisation"))
         model = Model(pattern, size, task.vocab, task.head(size.width)).to(device())
-        optimiser = adamw(model, training)
+        optimiser, order = adamw(model, training), seed_of(job.seed, "order")
         start, stop = restore(model, optimiser, state) if state else 0, training.until(job.share)
-        data, order = drawn(task, "train", job.seed), seed_of(job.seed, "order")
         spent = train(model, data, training, order, task.vocab, deadline, optimiser, start, stop)
-        metrics = score(model, drawn(task, job.split, job.seed), training)
         forward = pattern_cost(pattern, size, task.input_length).flops_per_token
     spent = replace(spent, flops=3 * forward * spent.tokens)
-    found = [Metric(f"{task.name}/{k}", job.split, v) for k, v in metrics.items()]
-    return found, spent, capture(model, optimiser, start + spent.steps)
+    return Fitted(model, training, capture(model, optimiser, start + spent.steps)), spent
 
 
 @torch.no_grad()
@@ -118,9 +184,9 @@ def score(model: nn.Module, held_out: Split, training: Training) -> dict[str, fl
     )
     for inputs, labels in rows:
         with autocast(training.dtype, inputs.device):
-            logits = model(inputs)
+            logits = model(inputs.long())
         try:
-            scorer.update(logits.float(), labels)
+            scorer.update(logits.float(), labels.long())
         except NonFiniteLogits as error:
             raise CandidateFailure(FailureKind.NAN, str(error)) from error
     return scorer.result()
@@ -141,7 +207,9 @@ def classified() -> Iterator[None]:
         raise CandidateFailure(FailureKind.OOM, str(error).splitlines()[0]) from error
 
 
-@lru_cache(maxsize=32)  # a persistent worker meets the same few splits again and again
+# A persistent worker meets the same few splits again and again: six tasks have twelve. Not more, since
+# some are gigabytes, and small ones are drawn again within 30 ms. That is also why none is on disk.
+@lru_cache(maxsize=12)
 def drawn(task: Task, which: SplitName, seed: int) -> Split:
     """The task's split for an evaluation seed, on the device."""
     split = task.split(which, seed_of(seed, "data"))

@@ -61,14 +61,17 @@ class Metric:
 class Result:
     """An evaluation that ended: its metrics, or the failure in their place.
 
-    ``spent`` is this evaluation's own, without what an earlier rung took. ``checkpoint`` is where its
-    trainings stopped, when that was before their end (`evaluator.checkpoint`).
+    ``facts`` are what a number cannot say of the data behind the metrics: (`<task>/<fact>`, text),
+    such as the sha256 of a corpus. ``spent`` is this evaluation's own, without what an earlier rung
+    took. ``checkpoint`` is where its trainings stopped, when that was before their end
+    (`evaluator.checkpoint`).
     """
 
     metrics: tuple[Metric, ...]
     spent: Spent
     failure: FailureKind | None = None
     detail: str = ""
+    facts: tuple[tuple[str, str], ...] = ()
     checkpoint: bytes | None = field(default=None, repr=False)
 
     def score(self, split: str = "validation") -> float | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
@@ -25,18 +25,47 @@ DIVERGED = 10.0  # times ln(vocabulary), the loss of a model that knows nothing
 
 @dataclass(frozen=True)
 class Training:
-    """How a profile trains. ``steps`` and ``seconds`` are budgets: the first reached ends training;
-    ``seconds`` makes a score depend on the machine, so profiles leave it unset."""
+    """How a profile trains.
+
+    ``steps`` and ``seconds`` are budgets: the first reached ends training; ``seconds`` makes a score
+    depend on the machine, so profiles leave it unset. ``epochs`` states the steps in passes over the
+    training split, with ``steps`` = 0. Raises ValueError for impossible settings.
+    """
 
     steps: int
     batch: int
     lr: float
+    epochs: int = 0
     weight_decay: float = 0.0
     schedule: Literal["constant", "cosine"] = "constant"
     warmup: int = 0
     clip: float = 1.0
     dtype: Literal["fp32", "bf16"] = "fp32"
     seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        one = (self.steps > 0) != (self.epochs > 0) and min(self.steps, self.epochs) == 0
+        self._require(
+            one, "steps or epochs, one of them, must be positive", (self.steps, self.epochs)
+        )
+        self._require(self.batch >= 1, "batch must be at least 1", self.batch)
+        self._require(self.lr > 0, "lr must be positive", self.lr)
+        self._require(
+            self.weight_decay >= 0, "weight_decay must not be negative", self.weight_decay
+        )
+        self._require(self.clip > 0, "clip must be positive", self.clip)
+        ok = self.warmup >= 0 and (self.warmup < self.steps or not self.steps)
+        self._require(ok, f"warmup must be from 0 to below steps = {self.steps}", self.warmup)
+
+    def _require(self, ok: bool, rule: str, value: object) -> None:
+        if not ok:
+            raise ValueError(f"training: {rule}, not {value!r}; change the profile.")
+
+    def of(self, rows: int) -> Training:
+        """The same with its epochs turned into steps, for a training split of so many rows."""
+        if not self.epochs:
+            return self
+        return replace(self, steps=max(1, round(self.epochs * rows / self.batch)), epochs=0)
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -144,4 +173,4 @@ def batches(
         index, order = order[:size], order[size:]
         if step >= start:
             index = index.to(split.inputs.device)
-            yield split.inputs[index], split.labels[index]
+            yield split.inputs[index].long(), split.labels[index].long()

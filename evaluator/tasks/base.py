@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
@@ -25,6 +26,8 @@ class Split:
     """One split of a task.
 
     inputs: (N, L) int64 token ids in [0, vocab). labels: (N, L) int64 ids, IGNORE where not scored.
+    A task whose splits would be gigabytes may use narrower integers, which trainer and scorer widen
+    batch by batch.
     """
 
     inputs: Tensor
@@ -80,6 +83,23 @@ class Task(ABC):
     def head(self, d_model: int) -> nn.Module:
         """The output layer, (B, L, D) -> (B, L, vocab) logits; an untied linear map by default."""
         return nn.Linear(d_model, self.vocab, bias=False)
+
+    def score_of(self, metrics: Mapping[str, float]) -> float:
+        """The task's score from `Scorer.result`: from 0 to 1, higher is better; accuracy by default."""
+        return metrics["accuracy"]
+
+    def figures(
+        self, metrics: Mapping[str, float], train: Split, held_out: Split
+    ) -> dict[str, float]:
+        """Further figures to keep beside ``metrics``, which were measured on ``held_out``."""
+        return {}
+
+    def provenance(self) -> dict[str, str]:
+        """Which data a task that does not generate its own reads: a name, a digest.
+
+        Raises ValueError where they are missing or damaged, so it is a check before a campaign too.
+        """
+        return {}
 
     @abstractmethod
     def _draw(self, which: SplitName, rows: int, generator: torch.Generator) -> Split:

@@ -424,7 +424,7 @@ def test_an_irreproducible_campaign_keeps_its_quotas(tmp_path: Path) -> None:
 
 
 def test_rungs_that_do_not_train_further_are_refused() -> None:
-    with pytest.raises(RecipeError, match=r"steps \[1, 1, 3\] of smoke: lower rungs.count"):
+    with pytest.raises(RecipeError, match=r"steps \[1, 1, 3\] of task compression: lower"):
         check(recipe(rungs={"count": 3, "eta": 3}))
     with pytest.raises(RecipeError, match=r"rungs\.eta"):
         recipe(rungs={"count": 2, "eta": 1})
@@ -438,7 +438,7 @@ def test_what_a_campaign_with_rungs_would_take() -> None:
 
 def test_a_model_is_told_what_a_rung_is_and_where_a_score_is_from() -> None:
     goal = agent_specs(recipe())[1].goal
-    assert "rung 0 after 1 steps, rung 1 after 3 steps" in goal
+    assert "rung 0 after 1/3 of it, rung 1 at its end" in goal
     assert "rung" not in agent_specs(recipe(rungs={}))[1].goal
     assert "score 0.5 at rung 1;" in line(node(1, 0.5, 1), rungs=2)
     assert "rung" not in line(node(1, 0.5), rungs=1)

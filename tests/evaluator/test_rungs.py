@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluator import profiles
-from evaluator.checkpoint import pack, unpack
+from evaluator.checkpoint import States, pack, unpack
 from evaluator.evaluate import Job, evaluate, evaluate_task
 from evaluator.outcome import FailureKind, Result
 from evaluator.profiles import Profile, profile
@@ -75,12 +75,27 @@ def test_parts_keep_the_schedule_and_the_data_of_the_whole(
     assert len({r.metrics for r in rungs}) == len(rungs), "every part trains"
 
 
+def test_parts_of_a_sweep_give_the_bits_of_one_straight_run(
+    few: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the best rate at a rung is not the best at the end, and one of them runs away."""
+    sweep = tuple(replace(few.training, lr=lr) for lr in (1e-4, 1e-2, 1e6))
+    monkeypatch.setitem(profiles.PROFILES, "few", replace(few, sweep=sweep))
+    straight, rungs = evaluate(job(profile="few")), in_parts(job(profile="few"), [*shares(2, 3)])
+    assert straight.failure is None
+    assert rungs[-1].metrics == straight.metrics
+
+
 def test_parts_end_with_the_weights_and_the_optimiser_of_one_straight_run(few: Profile) -> None:
     (task,), whole = few.tasks, job(profile="few")
-    *_, straight = evaluate_task(whole, task)
-    *_, half = evaluate_task(replace(whole, share=Fraction(1, 2)), task)
-    *_, parts = evaluate_task(whole, task, state=unpack(pack({"x": half}))["x"])
-    assert (half["step"], straight["step"], parts["step"]) == (6, 12, 12)
+    straight: States = {}
+    parts: States = {}
+    evaluate_task(whole, task, states=straight)
+    evaluate_task(replace(whole, share=Fraction(1, 2)), task, states=parts)
+    assert (straight[0]["step"], parts[0]["step"]) == (12, 6)
+    parts = unpack(pack({"x": parts}))["x"]
+    evaluate_task(whole, task, states=parts)
+    assert parts[0]["step"] == 12
     one, two = (torch.utils._pytree.tree_flatten(state) for state in (straight, parts))
     assert one[1] == two[1]
     for a, b in zip(one[0], two[0], strict=True):
