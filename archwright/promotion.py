@@ -2,9 +2,9 @@
 
 A promotion takes a slot of its own: a free worker of ASHA, too, either promotes or begins a candidate.
 So the rule of slots holds for it as it is: the decision for slot k sees exactly the results of slots up
-to k - lag, those of promotions among them, and a slot is complete when its one evaluation has ended.
+to k - lag, those of promotions among them, and a slot is complete when its own evaluations have ended.
 Budgets do not count these slots, and each arm promotes from its own candidates, so that a control trains
-as much as the search. What passes a rung is `evaluator.rungs`'; nothing is trained or written here.
+about as much as the search. What passes a rung is `evaluator.rungs`'; nothing is trained or written here.
 """
 
 from __future__ import annotations
@@ -52,8 +52,9 @@ def next_advance(
                 continue
             scores = {c: None if n.score is None else (n.score,) for c, n in results.items()}
             rate = 1 if arm.name == REFERENCES else eta
-            for found in promotable(scores, before, rate, (margin(rung),)):
-                return _advance(results[found.candidate], found, arm.name, margin(rung))
+            noise = margin(rung)
+            if found := promotable(scores, before, rate, (noise,)):
+                return _advance(results[found[0].candidate], found[0], arm.name, noise)
     return None
 
 

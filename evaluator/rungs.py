@@ -36,7 +36,7 @@ def most(results: int, eta: int) -> int:
 @dataclass(frozen=True)
 class Promotion:
     """A paused candidate that goes on, and why: its ``place``, from 1, among ``results`` is within the
-    ``quota``, or it is ``tied`` with the last of the quota and fewer than ``most`` went on so far."""
+    ``quota``, or it is ``tied`` with the ``last`` of the quota and fewer than ``most`` went on so far."""
 
     candidate: int
     place: int
@@ -44,6 +44,7 @@ class Promotion:
     quota: int
     most: int
     tied: bool
+    last: Scores
 
 
 def promotable(
@@ -62,14 +63,18 @@ def promotable(
     scored = {key: scores for key, scores in results.items() if scores is not None}
     rank = dict(zip(scored, fronts(list(scored.values()), maximise), strict=True))
     order = sorted(scored, key=rank.__getitem__)  # stable: the older of equals first
-    best, rest = order[: quota(len(results), eta)], order[quota(len(results), eta) :]
+    sure, bound = quota(len(results), eta), most(len(results), eta)
+    best, rest = order[:sure], order[sure:]
     last = [scored[key] for key in best if rank[key] == rank[best[-1]]]
     tied = [key for key in rest if last and _tied(scored[key], last, noise, maximise)]
+    room = max(0, bound - len({*promoted, *best}))
     passing = [key for key in best if key not in promoted]
-    room = max(0, most(len(results), eta) - len({*promoted, *best}))
     passing += [key for key in tied if key not in promoted][:room]
-    numbers = len(results), quota(len(results), eta), most(len(results), eta)
-    return [Promotion(k, 1 + order.index(k), *numbers, tied=k in tied) for k in passing]
+    places = {key: place for place, key in enumerate(order, start=1)}
+    return [
+        Promotion(key, places[key], len(results), sure, bound, places[key] > sure, last[-1])
+        for key in passing
+    ]
 
 
 def _tied(scores: Scores, last: Sequence[Scores], noise: Scores, maximise: Sequence[bool]) -> bool:
