@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from difflib import SequenceMatcher
 from itertools import islice
 
@@ -50,12 +51,13 @@ def _chosen(view: View) -> Iterable[Node]:
     best = ranked[:BEST]
     recent = list(reversed(view.nodes))[:RECENT]
     diverse = islice(_diverse(best, ranked[BEST:]), DIVERSE)
+    again = {n.candidate for n in view.nodes if n.status == "duplicate"}
     seen: set[object] = set()
     for node in (*best, *recent, *diverse):
         key = node.candidate if node.candidate is not None else ("slot", node.slot)
         if key not in seen:
             seen.add(key)
-            yield node
+            yield replace(node, status="duplicate") if node.candidate in again else node
 
 
 def _diverse(chosen: list[Node], others: list[Node]) -> Iterable[Node]:

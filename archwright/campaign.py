@@ -24,7 +24,7 @@ from archwright.candidates import composition, job_of, profile_label, space_of
 from archwright.environment import facts
 from archwright.executor import Executor, Fault
 from archwright.promotion import Advance, next_advance, raised
-from archwright.recipe import Recipe, parse
+from archwright.recipe import BudgetSection, Recipe, parse
 from archwright.schedule import Arm, Slot, next_agent
 from archwright.seeds import derive
 from archwright.setup import REFERENCES, agent_records, agent_specs, arms_of, check
@@ -35,7 +35,15 @@ from search_space.pattern import Pattern
 from storage import blobs, database, queries
 from storage.ledger import BLOBS, Ledger
 from storage.models import Evaluation, Proposal
-from storage.records import Answer, CandidateRecord, EvaluationPlan, Money, Node, View
+from storage.records import (
+    INFRASTRUCTURE,
+    Answer,
+    CandidateRecord,
+    EvaluationPlan,
+    Money,
+    Node,
+    View,
+)
 
 FAULTS = 3  # attempts at work that ends in infrastructure faults
 NOTES = "notes.md"  # the user's own, in the run folder; every prompt carries it
@@ -140,12 +148,13 @@ class Campaign:
                 self.ledger.recover()
                 raise
             finally:
-                self.ledger.set_status(self.id, status, time.monotonic() - self.started)
+                self.ledger.set_status(self.id, status, self._seconds())
 
     def _begin(self) -> None:
         """Take over what an earlier driver left and bring up the agents."""
         self.started = time.monotonic()
         self.ledger.recover()
+        self.ledger.set_status(self.id, "running", self._seconds())
         self.ledger.record_environment(self.id, facts())
         notes = self.folder / NOTES
         specs = agent_specs(self.recipe, notes.read_text() if notes.is_file() else "")
@@ -153,6 +162,7 @@ class Campaign:
         for spec in specs:
             self.executor.add_agent(spec)
         with self._read() as db:
+            self.stopped = queries.reason(db, "stop") or ""
             self.slots = [self._load(db, proposal) for proposal in queries.proposals(db)]
 
     def _loop(self, phase: str, ask: Callable[[], None]) -> None:
@@ -167,6 +177,9 @@ class Campaign:
                 return
             for handle in self.executor.wait(handles, timeout=1.0):
                 result = self.executor.result(handle)
+                self.ledger.set_status(
+                    self.id, "running", self._seconds()
+                )  # a kill loses none of it
                 if handle in self.running:
                     self.confirmed += phase == "confirm"
                     self._evaluated(self.running.pop(handle), result)
@@ -192,8 +205,8 @@ class Campaign:
             who, seen = turn
             if isinstance(who, Advance):
                 self._promote(who, seen)
-            else:
-                self._ask_slot(len(self.slots), who, seen)
+            elif not self._ask_slot(len(self.slots), who, seen):
+                return
 
     def _next(self) -> tuple[str | Advance, int] | None:
         """The agent or the promotion of the next slot and how many slots it sees, if that can be decided
@@ -261,18 +274,19 @@ class Campaign:
         with self._read() as db:
             self.slots.append(self._load(db, db.get_one(Proposal, proposal)))
 
-    def _ask_slot(self, slot: int, agent: str, seen: int) -> None:
-        """Reserve, record and ask, unless the money does not suffice, which ends the search."""
+    def _ask_slot(self, slot: int, agent: str, seen: int) -> bool:
+        """Reserve, record and ask; False where the money does not suffice, or may not."""
         seed = derive(self.seed, "slot", slot)
         view = self._view(agent, seen, slot)
         quote = self.agents[agent].quote(view, seed)
-        if quote is not None and not self._affordable(quote):
-            return
+        if quote is not None and not self._affordable(quote, seen, slot):
+            return False
         proposal = self.ledger.ask(self.id, slot, self.agent_ids[agent], seed, seen, quote)
         if slot == len(self.slots):
             self.slots.append(SlotState(agent, proposal, seen))
         self.slots[slot].quote = quote
         self.asked[self.executor.propose(agent, view, seed)] = slot
+        return True
 
     def _view(self, agent: str, seen: int, slot: int) -> View:
         """What an agent sees: its own complete slots below ``seen``, each candidate at the highest rung it
@@ -310,18 +324,23 @@ class Campaign:
         self._stop(f"the budget of {seconds:g} seconds is used up")
         return True
 
-    def _affordable(self, quote: Money) -> bool:
-        """Whether a quote fits into what is left, open reservations included."""
-        budget = self.recipe.budget
-        if budget.calls is None and budget.usd is None:
-            return True
+    def _affordable(self, quote: Money, seen: int, slot: int) -> bool:
+        """Whether a quote fits into what is left; when it does not and nothing is in flight, the search
+        ends. A slot asked again for which there is no money left fails.
+
+        In a reproducible campaign the slots from ``seen`` on count at their worst case, so that it does
+        not matter which of them has answered.
+        """
+        again, idle = slot < len(self.slots), self._frontier() == len(self.slots)
+        exact = again or idle or not self.recipe.reproducible
         with self._read() as db:
-            total = queries.spent(db) + quote
-        if budget.calls is not None and total.calls > budget.calls:
-            self._stop(f"the next proposal could exceed the budget of {budget.calls} calls")
-        if budget.usd is not None and (total.usd is None or total.usd > budget.usd):
-            self._stop(f"the next proposal could exceed the budget of ${budget.usd:g}")
-        return not self.stopped
+            total = queries.spent(db, None if exact else seen) + quote
+        reason = over_budget(total, self.recipe.budget)
+        if reason and ((exact and idle) or again):
+            self._stop(reason)
+        if reason and again:
+            self._answered(slot, Answer("", "", failure="budget", detail=reason))
+        return not reason
 
     def _stop(self, reason: str) -> None:
         if not self.stopped:
@@ -335,7 +354,7 @@ class Campaign:
             self.faults[slot] = self.faults.get(slot, 0) + 1
             if self.faults[slot] < FAULTS:
                 return  # `_ask` finds it unanswered and asks again
-            answer = Answer("", "", failure="infrastructure", detail=answer.detail)
+            answer = Answer("", "", failure=INFRASTRUCTURE, detail=answer.detail)
         self.answers[slot] = answer
         for k, state in enumerate(self.slots):
             if k in self.answers:
@@ -351,8 +370,8 @@ class Campaign:
             except ValueError as error:  # a proposer of the user's own need not have checked
                 answer = replace(answer, failure="invalid-pattern", detail=str(error))
         plans = self._plans(self._seeds(state.agent))
-        paid = sum((Money(c.http_attempts, c.cost_usd) for c in answer.calls), Money())
-        self.ledger.answer(state.proposal, answer, candidate, plans, paid if answer.calls else None)
+        paid = settlement(answer, state.quote) if answer.calls and state.quote else None
+        self.ledger.answer(state.proposal, answer, candidate, plans, paid)
         with self._read() as db:
             self.slots[slot] = self._load(db, db.get_one(Proposal, state.proposal))
 
@@ -412,7 +431,7 @@ class Campaign:
                 attempt = queries.attempt(db, evaluation)
             if attempt < FAULTS:
                 return self.ledger.requeue(evaluation, result.detail)
-            self.ledger.finish(evaluation, (), {}, "infrastructure", result.detail)
+            self.ledger.finish(evaluation, (), {}, INFRASTRUCTURE, result.detail)
         else:
             metrics = [(m.name, m.split, m.value) for m in result.metrics]
             spent, failure = asdict(result.spent), result.failure
@@ -457,6 +476,15 @@ class Campaign:
         ranked = sorted(found, key=lambda node: node.standing, reverse=True)
         finalists = ranked[: self.recipe.confirm.finalists]
         return [node.candidate for node in finalists if node.candidate is not None]
+
+
+def over_budget(total: Money, budget: BudgetSection) -> str:
+    """Why this total would be too much; empty when it would not."""
+    if budget.calls is not None and total.calls > budget.calls:
+        return f"the next proposal could exceed the budget of {budget.calls} calls"
+    if budget.usd is not None and (total.usd is None or total.usd > budget.usd):
+        return f"the next proposal could exceed the budget of ${budget.usd:g}"
+    return ""
 
 
 def settlement(answer: Answer, quote: Money) -> Money:

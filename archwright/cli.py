@@ -50,6 +50,8 @@ def _options(
 @contextmanager
 def reported(as_json: bool) -> Iterator[None]:
     """Turn what a user can mend into one sentence and an exit code."""
+    from sqlalchemy.exc import DatabaseError
+
     from storage.database import LedgerError
 
     try:
@@ -58,6 +60,10 @@ def reported(as_json: bool) -> Iterator[None]:
         if state["debug"]:
             raise
         fail(f"{error}", USAGE, as_json)
+    except DatabaseError as error:
+        if state["debug"]:
+            raise
+        fail(f"the ledger is damaged ({error.orig}): restore it from a copy", USAGE, as_json)
 
 
 def fail(message: str, code: int, as_json: bool) -> None:

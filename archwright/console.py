@@ -6,6 +6,7 @@ Decides nothing; the rows come from `archwright.report`. Numbers are rounded her
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,16 @@ err = Console(stderr=True, highlight=False)
 
 def emit(data: Mapping[str, Any]) -> None:
     """Print one JSON object on one line of stdout."""
-    sys.stdout.write(json.dumps(data, default=_plain) + "\n")
+    sys.stdout.write(json.dumps(_finite(data), default=_plain) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for numbers that JSON has no word for."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _plain(value: object) -> str:

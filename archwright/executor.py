@@ -96,7 +96,7 @@ class RayExecutor:
         self._tasks: dict[Callable[..., Any], Any] = {}
         local = {} if address else self._local(workers)
         ray.init(
-            address,
+            address or "local",  # not whatever other Ray runs on this machine
             log_to_driver=False,
             include_dashboard=False,
             logging_level=logging.ERROR,

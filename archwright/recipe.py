@@ -138,7 +138,7 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     path = find(source)
     try:
         data = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
         raise RecipeError(f"recipe {path}: cannot be read as YAML ({_flat(error)})") from error
     if not isinstance(data, dict):
         raise RecipeError(f"recipe {path}: must be a mapping of fields, e.g. `name: my-search`")
@@ -157,14 +157,13 @@ def parse(data: Mapping[str, Any], place: str = "recipe") -> Recipe:
 
 def with_model(recipe: Recipe, model: str) -> Recipe:
     """The recipe with this model for its `llm` agents; without any, one replaces the search's agents."""
-    if not any(agent.proposer == "llm" for agent in recipe.agents):
-        alone = AgentSection(name="llm", proposer="llm", model=model)
-        return recipe.model_copy(update={"agents": (alone,)})
-    agents = tuple(
-        agent.model_copy(update={"model": model}) if agent.proposer == "llm" else agent
-        for agent in recipe.agents
-    )
-    return recipe.model_copy(update={"agents": agents})
+    agents = [agent.model_dump(mode="json") for agent in recipe.agents]
+    if not any(agent["proposer"] == "llm" for agent in agents):
+        agents = [{"name": "llm", "proposer": "llm"}]
+    for agent in agents:
+        if agent["proposer"] == "llm":
+            agent["model"] = model
+    return parse({**recipe.model_dump(mode="json"), "agents": agents}, "recipe with --llm")
 
 
 def find(source: str | Path) -> Path:
@@ -200,16 +199,14 @@ def _override(data: dict[str, Any], text: str) -> None:
 
 
 def _child(node: Any, key: str, text: str) -> Any:
-    if isinstance(node, list):
-        return node[_index(node, key, text)]
-    child = node.setdefault(key, {})
+    child = node[_index(node, key, text)] if isinstance(node, list) else node.setdefault(key, {})
     if not isinstance(child, dict | list):
         raise RecipeError(f"--set {text!r}: {key} is a value, it has no fields: shorten the path")
     return child
 
 
 def _index(node: list[Any], key: str, text: str) -> int:
-    if not key.isdigit() or int(key) >= len(node):
+    if not (key.isascii() and key.isdigit()) or int(key) >= len(node):
         raise RecipeError(f"--set {text!r}: {key!r} is no position in a list of {len(node)}")
     return int(key)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from scipy import stats
 
@@ -169,10 +170,30 @@ def _ranked(
 ) -> list[Standing]:
     estimates = {candidate: estimate(values, noise[0]) for candidate, values in group.items()}
     order = sorted(estimates, key=lambda c: (-estimates[c].mean, c))
+    reach = studentized_range(level, len(order), noise[1]) if noise[1] and len(order) > 1 else None
     rows = []
     for place, candidate in enumerate(order):
-        found = estimates[candidate]
-        better = probability_better(estimates[order[0]], found, *noise)
-        tied = place > 0 and (better is None or better < level)
+        found, leader = estimates[candidate], estimates[order[0]]
+        tied = place > 0 and not told_apart(leader, found, noise[0], reach)
         rows.append(Standing(ranked + place + 1, candidate, found, sealed, tied))
     return rows
+
+
+@lru_cache(maxsize=64)
+def studentized_range(level: float, candidates: int, freedom: int) -> float:
+    """How many standard errors the range of so many equal candidates exceeds by chance 1 - ``level``."""
+    return float(stats.studentized_range.ppf(level, candidates, freedom))
+
+
+def told_apart(
+    leader: Estimate, other: Estimate, deviation: float | None, reach: float | None
+) -> bool:
+    """Whether the leader is truly better, at the level of ``reach`` (Tukey and Kramer's test).
+
+    The leader was chosen by these same scores among all candidates, so a plain t test would call it
+    better far too often.
+    """
+    if deviation is None or reach is None:
+        return False
+    error = deviation * math.sqrt((1 / leader.n + 1 / other.n) / 2)
+    return leader.mean - other.mean > reach * error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError
+from sqlalchemy.pool import QueuePool
 
 FILE = "ledger.db"
 
@@ -38,7 +40,7 @@ def create(folder: Path) -> Engine:
         raise LedgerError(
             f"cannot make the run folder {folder} ({error.strerror}): name a writable one with --out"
         ) from error
-    engine = _engine(f"sqlite:///{folder / FILE}")
+    engine = _engine(folder / FILE, "rwc")
     with engine.begin() as connection:
         command.upgrade(_alembic(connection), "head")
     return engine
@@ -49,8 +51,7 @@ def open_(folder: Path, readonly: bool = False) -> Engine:
     path = folder / FILE
     if not path.is_file():
         raise LedgerError(f"{folder} holds no {FILE}: give the folder of a run, e.g. runs/<name>")
-    mode = "?mode=ro&uri=true" if readonly else "?uri=true"
-    engine = _engine(f"sqlite:///file:{path.resolve()}{mode}", readonly)
+    engine = _engine(path, "ro" if readonly else "rw")
     try:
         _check_version(engine, path, readonly)
     except DatabaseError as error:
@@ -85,18 +86,30 @@ def _alembic(connection: Any = None) -> Config:
     return config
 
 
-def _engine(url: str, readonly: bool = False) -> Engine:
-    engine = create_engine(url)
+def _engine(path: Path, mode: str) -> Engine:
+    """An engine on a file; through a URI, in which any name of a folder can be written."""
+    uri = f"{path.resolve().as_uri()}?mode={mode}"
+    engine = create_engine(
+        "sqlite://",
+        creator=lambda: sqlite3.connect(uri, uri=True, check_same_thread=False),
+        poolclass=QueuePool,
+    )
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _: Any) -> None:
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA busy_timeout=10000")
-        if not readonly:
+        if mode == "ro":  # such a connection may still attach, and so write, another file
+            connection.set_authorizer(_no_other_file)
+        else:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
 
     return engine
+
+
+def _no_other_file(action: int, *_: Any) -> int:
+    return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_ATTACH else sqlite3.SQLITE_OK
 
 
 @contextmanager

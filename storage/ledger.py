@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, select, update
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.orm import Session
 
 from storage import blobs, models
@@ -46,14 +46,16 @@ class Ledger:
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
-        """One transaction; a full disk or a locked database becomes a LedgerError."""
+        """One transaction; a full disk, a locked or a damaged database becomes a LedgerError."""
         try:
             with Session(self.engine) as session, session.begin():
                 yield session
-        except OperationalError as error:
+        except DatabaseError as error:
+            if isinstance(error, IntegrityError):  # a bug of ours, not of the disk
+                raise
             raise LedgerError(
                 f"cannot write the ledger in {self.folder} ({error.orig}): "
-                "free the disk or the lock, then resume the run"
+                "free the disk or the lock, or restore a copy, then resume the run"
             ) from error
 
     # ------------------------------------------------------------------------------- the campaign
@@ -81,11 +83,15 @@ class Ledger:
             db.add(Environment(campaign_id=campaign, session=self.session, **facts))
 
     def set_status(self, campaign: int, status: str, seconds: float) -> None:
-        """Set the campaign's status, adding the seconds this session drove it."""
+        """Set the campaign's status and the seconds it has been driven, over all sessions.
+
+        A campaign that is done was done when it first was.
+        """
         with self.transaction() as db:
             row = db.get_one(Campaign, campaign)
-            row.status, row.seconds = status, row.seconds + seconds
-            row.finished = models.now() if status in ("done", "failed") else None
+            row.status, row.seconds = status, seconds
+            if status == "done":
+                row.finished = row.finished or models.now()
 
     def decide(self, campaign: int, what: str, reason: str, numbers: dict[str, Any]) -> None:
         """Record a decision with the numbers behind it."""
@@ -125,7 +131,8 @@ class Ledger:
         """Record an agent's answer, its calls and their cost, and queue what it leads to.
 
         The proposal becomes `accepted`; `duplicate`, when the same agent has proposed the candidate
-        before; or `failed`, without a candidate. Evaluations that exist are not queued again.
+        before; or `failed`, without a candidate. Evaluations that exist are not queued again, and
+        what was reserved and is not settled here is lost.
         """
         with self.transaction() as db:
             row = db.get_one(Proposal, proposal)
@@ -139,6 +146,8 @@ class Ledger:
             db.add_all([self._call(db, proposal, call) for call in answer.calls])
             if settle is not None:
                 db.add(_entry(row, "settle", settle))
+            else:
+                _settle_lost(db, row)
             if candidate is not None:
                 found = _candidate(db, candidate)
                 row.status = "duplicate" if _proposed_before(db, row, found.id) else "accepted"
@@ -311,12 +320,12 @@ def _settle_lost(db: Session, proposal: Proposal) -> None:
     if len(reserved) == sum(entry.kind == "settle" for entry in entries):
         return
     worst = Money(reserved[-1].calls, reserved[-1].usd)
-    provider, _, model = (proposal.agent.model or "").partition(":")
+    model = proposal.agent.model or ""
     db.add(_entry(proposal, "settle", worst))
     db.add(
         LLMCall(
             proposal_id=proposal.id,
-            provider=provider,
+            provider=model.partition(":")[0],
             model=model,
             operator="",
             attempt=0,

@@ -94,16 +94,23 @@ def node(db: Session, proposal: Proposal, seed: int) -> Node:
     )
 
 
-def spent(db: Session) -> Money:
-    """What model calls have cost so far, open reservations included."""
-    settled = select(BudgetEntry.proposal_id, func.count()).filter_by(kind="settle")
-    closed = dict(db.execute(settled.group_by(BudgetEntry.proposal_id)).all())
+def spent(db: Session, seen: int | None = None) -> Money:
+    """What model calls have cost so far, open reservations included.
+
+    With ``seen``, the slots from it on count at all that was ever reserved for them, whether or not they
+    have been settled for less.
+    """
+    query = select(Proposal.slot, BudgetEntry).join(Proposal).order_by(BudgetEntry.id)
+    by_slot: dict[int, list[BudgetEntry]] = defaultdict(list)
+    for slot, entry in db.execute(query):
+        by_slot[slot].append(entry)
     total = Money()
-    for entry in db.scalars(select(BudgetEntry).order_by(BudgetEntry.id)):
-        if entry.kind == "reserve" and closed.get(entry.proposal_id, 0) > 0:
-            closed[entry.proposal_id] -= 1  # settled: the settlement counts in its place
-            continue
-        total += Money(entry.calls, entry.usd)
+    for slot, entries in by_slot.items():
+        reserved = [Money(e.calls, e.usd) for e in entries if e.kind == "reserve"]
+        settled = [Money(e.calls, e.usd) for e in entries if e.kind == "settle"]
+        worst = seen is not None and slot >= seen
+        for money in reserved if worst else settled + reserved[len(settled) :]:
+            total += money
     return total
 
 
@@ -147,6 +154,11 @@ def checkpoint(db: Session, evaluation: Evaluation) -> str | None:
 def attempt(db: Session, evaluation: int) -> int:
     """How often an evaluation was started."""
     return db.get_one(Evaluation, evaluation).attempt
+
+
+def reason(db: Session, what: str) -> str | None:
+    """The reason of the first decision of this kind."""
+    return db.scalar(select(Decision.reason).filter_by(what=what).order_by(Decision.id).limit(1))
 
 
 def decision(db: Session, what: str) -> dict[str, Any] | None:

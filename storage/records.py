@@ -9,6 +9,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+# The failure of work that ended three times through no fault of the candidate's or the proposal's.
+INFRASTRUCTURE = "infrastructure"
+
 
 @dataclass(frozen=True)
 class Node:

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 
 from agents.scaffolds.base import Decision
-from storage.records import Node, View
+from storage.records import INFRASTRUCTURE, Node, View
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,9 @@ class Greedy:
         failed = (
             node
             for node in reversed(view.nodes)
-            if node.failure and node.candidate is not None and node.candidate not in used
+            if node.failure not in (None, INFRASTRUCTURE)
+            and node.candidate is not None
+            and node.candidate not in used
         )
         return next((n for n in failed if _debugs(view, n) < self.debug_depth), None)
 
