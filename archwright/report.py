@@ -91,7 +91,7 @@ def summary(db: Session, run: str) -> dict[str, Any]:
     campaign, best = queries.campaign(db), leaderboard(db, limit=1)
     assert campaign is not None, "recipe_of has seen it"
     counts = queries.states(db)
-    deviation, _ = noise(_scores(db)[-1], sealed=True)
+    deviation, _ = noise(_scores(db)[-1])
     return {
         "run": run,
         "status": campaign.status,
@@ -110,10 +110,10 @@ def controls(db: Session) -> list[dict[str, Any]]:
     """Each control's best confirmed candidate, and the search's advantage over it with an interval."""
     recipe, scores = recipe_of(db), _scores(db)[-1]
     chosen = (queries.decision(db, "confirm") or {"finalists": {}})["finalists"]
-    sealed_noise = noise(scores, sealed=True)
+    found_noise = noise(scores)
     estimates = {
         arm: [
-            (c, estimate(list(scores[c, True].values()), sealed_noise[0]))
+            (c, estimate(list(scores[c, True].values()), found_noise[0]))
             for c in candidates
             if scores.get((c, True))
         ]
@@ -126,7 +126,7 @@ def controls(db: Session) -> list[dict[str, Any]]:
         if best is not None:
             row = {"agent": arm.name, "candidate": best[0], "pattern": known[best[0]].pattern}
             row |= {"score": best[1].mean, "stderr": best[1].stderr}
-            rows.append(row | _advantage(search, best, sealed_noise, recipe.confirm.level))
+            rows.append(row | _advantage(search, best, found_noise, recipe.confirm.level))
     return rows
 
 

@@ -150,15 +150,17 @@ def standings(
             if kind == sealed and candidate not in placed
         }
         ranked = len(above) + len(rows)
-        rows += _ranked(group, sealed, level, ranked, noise(scores, sealed))
+        rows += _ranked(group, sealed, level, ranked, noise(scores))
     return [replace(row, rung=rung) for row in rows]
 
 
-def noise(scores: Scores, sealed: bool) -> tuple[float | None, int]:
-    """The pooled deviation over seeds on one split, or over both splits where one has too few."""
-    groups = {kind: list(values.values()) for kind, values in scores.items()}
-    deviation, freedom = pooled_deviation(v for (_, k), v in groups.items() if k == sealed)
-    return (deviation, freedom) if freedom >= 2 else pooled_deviation(groups.values())
+def noise(scores: Scores) -> tuple[float | None, int]:
+    """The pooled deviation over seeds of whatever was repeated, on both splits.
+
+    Training gives the noise, not the split; and a few references that happen to agree must not make
+    every other score look certain.
+    """
+    return pooled_deviation(list(values.values()) for values in scores.values())
 
 
 def _ranked(

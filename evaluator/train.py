@@ -41,7 +41,6 @@ class Training:
     warmup: int = 0
     clip: float = 1.0
     dtype: Literal["fp32", "bf16"] = "fp32"
-    compiled: bool = False  # blocks through torch.compile: pays where a run outlasts the compiling
     seconds: float | None = None
 
     def __post_init__(self) -> None:

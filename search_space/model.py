@@ -148,11 +148,6 @@ class Model(nn.Module):
         """Normal embeddings of unit size: the first norm then sees tokens, not round-off."""
         nn.init.normal_(self.embedding.weight)
 
-    def compile_blocks(self) -> None:
-        """Compile each block by itself: a new arrangement of known blocks then costs nothing."""
-        for block in self.blocks:
-            block.compile(dynamic=False)
-
     def forward(self, tokens: Tensor) -> Tensor:
         return self.head(self.norm(self.hidden(tokens)))
 

@@ -259,11 +259,9 @@ def test_a_tie_is_with_the_leader_of_its_kind_only() -> None:
     assert [row.tied for row in ranked] == [False, False, False]
 
 
-def test_the_noise_is_of_its_split_unless_that_has_too_few_repeats() -> None:
+def test_the_noise_is_that_of_all_repeats_on_both_splits() -> None:
     sealed = table({1: [0.1, 0.3], 2: [0.2, 0.4]})
     seen = table({1: [0.5, 0.6], 2: [0.5, 0.5], 3: [0.1]}, sealed=False)
-    both = sealed | seen
-    assert noise(both, sealed=True) == pooled_deviation([[0.1, 0.3], [0.2, 0.4]])
-    assert noise(both, sealed=False) == pooled_deviation([[0.5, 0.6], [0.5, 0.5]])
-    few = table({1: [0.1, 0.3]}) | seen
-    assert noise(few, sealed=True) == pooled_deviation([[0.1, 0.3], [0.5, 0.6], [0.5, 0.5]])
+    repeated = [[0.1, 0.3], [0.2, 0.4], [0.5, 0.6], [0.5, 0.5]]
+    assert noise(sealed | seen) == pooled_deviation(repeated)
+    assert noise(table({3: [0.1]})) == (None, 0)
