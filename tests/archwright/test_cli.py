@@ -581,16 +581,12 @@ def test_a_damaged_ledger_is_one_sentence_for_every_command(desk: Desk, damaged:
 # -------------------------------------------------------------------------------------------- help
 
 
-def test_help_answers_at_once(desk: Desk) -> None:
-    best = float("inf")
-    for _ in range(5):
-        start = time.perf_counter()
-        done = desk.alone("--help")
-        best = min(best, time.perf_counter() - start)
-        assert done.returncode == 0
+def test_the_help_names_every_command(desk: Desk) -> None:
+    """That it answers at once follows from what it imports, which test_architecture.py holds."""
+    done = desk.alone("--help")
+    assert done.returncode == 0
     for command in ("run", "resume", "inspect", "sql", "replay", "eval", "pattern", "doctor"):
         assert re.search(rf"\b{command}\b", done.stdout)
-    assert best < 0.3
 
 
 def test_no_arguments_show_the_help(desk: Desk) -> None:
