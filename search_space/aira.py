@@ -55,7 +55,7 @@ def _layer(primitive: Primitive, d: int, s: int) -> float:
         return mlp(d, primitive.down.in_features, 3 if primitive.act == "swiglu" else 2)
     if isinstance(primitive, Mamba2):
         p = primitive
-        return ssm(d, p.inner, p.n, p.heads, p.groups, p.conv.kernel_size[0])
+        return ssm(d, p.inner, p.n, p.heads, p.groups, p.conv.past + 1)
     raise ValueError(
         f"the formula set aira has A, M and Mb, not {primitive.code or 'a fusion'}: use the pattern's "
         "own cost, 3 x flops_per_token"

@@ -152,8 +152,10 @@ class Model(nn.Module):
         return self.head(self.norm(self.hidden(tokens)))
 
     def hidden(self, tokens: Tensor) -> Tensor:
-        """The residual stream after the last layer, (B, L) to (B, L, D)."""
+        """The residual stream after the last layer, (B, L) to (B, L, D); in autocast of its type."""
         x, kv = self.embedding(tokens), None
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))
         for i in self.order:
             x, kv = self.blocks[i](x, kv)
         return x

@@ -6,6 +6,7 @@ Projections and positions belong to the primitives.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -42,8 +43,7 @@ def causal_attention(q: Tensor, kv: KV, impl: Impl = "chunk") -> Tensor:
         return attend(q, k, v, _masked(position, position, kv.window, kv.sink).to(q.dtype))
     if q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    mask = torch.full((length, length), -math.inf, dtype=q.dtype, device=q.device).triu_(1)
-    return attend(q, k, v, mask)
+    return attend(q, k, v, _causal_mask(length, q.dtype, q.device))
 
 
 def cached_attention(q: Tensor, kv: KV) -> Tensor:
@@ -54,13 +54,15 @@ def cached_attention(q: Tensor, kv: KV) -> Tensor:
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """softmax(q k' / sqrt(P) + mask) v over (B, H, L, P), written as two batched products."""
     batch, heads = q.shape[:2]
-    q, k, v = (t.flatten(0, 1) for t in (q, k, v))
-    scale = q.shape[-1] ** -0.5
-    if mask is None:
-        scores = torch.bmm(q, k.transpose(1, 2)) * scale
-    else:
-        scores = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=scale)
+    q, k, v = (t.flatten(0, 1) for t in (q * q.shape[-1] ** -0.5, k, v))
+    k = k.transpose(1, 2)
+    scores = torch.bmm(q, k) if mask is None else torch.baddbmm(mask, q, k)
     return torch.bmm(scores.softmax(-1).to(v.dtype), v).unflatten(0, (batch, heads))
+
+
+@lru_cache(maxsize=16)
+def _causal_mask(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.full((length, length), -math.inf, dtype=dtype, device=device).triu_(1)
 
 
 def _windowed(q: Tensor, k: Tensor, v: Tensor, window: int, sink: int) -> Tensor:

@@ -15,12 +15,13 @@ from torch.nn import functional as F
 Impl = Literal["naive", "chunk"]
 
 
-def chunk_size(key: int) -> int:
+def chunk_size(key: int, length: int) -> int:
     """The chunk length for a state of ``key`` rows: half of it, as a power of two from 16 to 64.
 
-    Short chunks spend on states, long ones on scores; docs/log.md has the measurement.
+    Short chunks spend on states, long ones on scores; a sequence of at most 32 is one chunk, which
+    spends nothing on states (docs/log.md has the measurements).
     """
-    return 1 << max(4, min(6, key.bit_length() - 2))
+    return 1 << max(4 if length > 32 else 5, min(6, key.bit_length() - 2))
 
 
 def chunked(t: Tensor, size: int) -> Tensor:
@@ -45,12 +46,12 @@ def decays(cumulative: Tensor) -> Tensor:
     return difference.masked_fill(above, -math.inf).exp()
 
 
-def carry(decay: Tensor, added: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def carry(decay: Tensor, added: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
     """States before each chunk and after the last: S_n = decay_n S_{n-1} + added_n.
 
-    decay (B, chunks, H, K or 1, 1), added (B, chunks, H, K, V), state (B, H, K, V).
+    decay (B, chunks, H, K or 1, 1), added (B, chunks, H, K, V), state (B, H, K, V), None for zero.
     """
-    before = []
+    state, before = torch.zeros_like(wide(added[:, 0])) if state is None else state, []
     for shrink, new in zip(decay.unbind(1), added.unbind(1), strict=True):
         before.append(state)
         state = shrink * state + new

@@ -69,7 +69,7 @@ def _chunk(
 
     Within a chunk that starts from S, u = fresh - seen S, where both solve one triangular system.
     """
-    length, size = v.shape[1], chunk_size(k.shape[3])
+    length, size = v.shape[1], chunk_size(k.shape[3], v.shape[1])
     q, k, v, beta, g = (chunked(t, size) for t in (q, k, v, beta, g))
     cumulative = g.cumsum(-2)
     decay, end = decays(cumulative[..., 0]), cumulative[..., -1:, :]
@@ -109,7 +109,7 @@ def _carry(
 
 def delta_flops(length: int, key: int, value: int, heads: int) -> float:
     """FLOPs per token of the chunked form, the triangular solve (size (K + V)) included."""
-    size = chunk_size(key)
+    size = chunk_size(key, length)
     filled = math.ceil(length / size) * size / length
     scores = 4 * size * key + 2 * size * value
     return filled * heads * (scores + size * (key + value) + 8 * key * value)

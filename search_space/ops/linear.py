@@ -8,16 +8,17 @@ norms and gates belong to the primitives.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from search_space.ops.chunks import (
     Impl,
     carry,
     chunk_size,
     chunked,
-    decays,
     grouped,
     unchunked,
     wide,
@@ -71,15 +72,16 @@ def decayed_attention(
     q and k (B, L, G, K) with G dividing H, v (B, L, H, V); g (B or 1, L, H, 1) decays a whole head, or
     (B, L, H, K) each channel of it (then G = H). Returns o (B, L, H, V) and S (B, H, K, V).
     """
-    if state is None:
-        state = wide(v).new_zeros(v.shape[0], v.shape[2], k.shape[3], v.shape[3])
     run = _naive if impl == "naive" else _chunk
-    o, state = run(wide(q), wide(k), wide(v), wide(g), state)
+    o, state = run(q.to(v.dtype), k.to(v.dtype), v, wide(g), state)
     return o.to(v.dtype), state
 
 
-def _naive(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    q, k = (grouped(t, v.shape[2]) for t in (q, k))
+def _naive(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: State) -> tuple[Tensor, Tensor]:
+    if state is None:
+        state = wide(v).new_zeros(v.shape[0], v.shape[2], k.shape[3], v.shape[3])
+    q, k = (grouped(wide(t), v.shape[2]) for t in (q, k))
+    v = wide(v)
     outputs = []
     for q_t, k_t, v_t, g_t in zip(*(t.unbind(1) for t in (q, k, v, g)), strict=True):
         state = g_t.exp()[..., None] * state + k_t[..., :, None] * v_t[..., None, :]
@@ -87,20 +89,83 @@ def _naive(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor) -> tuple[T
     return torch.stack(outputs, 1), state
 
 
-def _chunk(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    length, heads, size = v.shape[1], v.shape[2], chunk_size(k.shape[3])
+def _chunk(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: State) -> tuple[Tensor, Tensor]:
+    length, size = v.shape[1], chunk_size(k.shape[3], v.shape[1])
     q, k, v, g = (chunked(t, size) for t in (q, k, v, g))  # (B, chunks, H, size, ...)
     cumulative = g.cumsum(-2)  # log-decay since the chunk's start
-    end = cumulative[..., -1:, :]
-    if g.shape[-1] == 1:
-        scores = grouped(q @ k.transpose(-1, -2), heads) * decays(cumulative[..., 0])
-    else:
-        scores = _decayed_scores(q, k, cumulative)
-    q, k = grouped(q, heads), grouped(k, heads)
-    added = (k * (end - cumulative).exp()).transpose(-1, -2) @ v
-    before, state = carry(end.exp().transpose(-1, -2), added, state)
-    o = scores @ v + (q * cumulative.exp()) @ before
+    run = _head_decay if g.shape[-1] == 1 else _channel_decay
+    o, state = run(q, k, v, cumulative, state)
     return unchunked(o, length), state
+
+
+def _head_decay(q: Tensor, k: Tensor, v: Tensor, c: Tensor, state: State) -> tuple[Tensor, Tensor]:
+    """Chunks whose decay is one number per head and token: outputs and the state after the last.
+
+    Products are in the type of v, states and decays in that of c, which is wide.
+    """
+    c = c.transpose(-1, -2)  # time innermost, for rows that are long: (..., 1, T)
+    o, end = _Inside.apply(q, k, v, c), c[..., -1:]
+    q, k = (grouped(t, v.shape[2]).transpose(-1, -2) for t in (q, k))
+    added = (k * (end - c).exp().to(k.dtype)) @ v
+    if state is None and v.shape[1] == 1:  # one chunk from nothing
+        return o, wide(added[:, 0])
+    before, state = carry(end.exp(), added, state)
+    q = (q * c.exp().to(q.dtype)).transpose(-1, -2)
+    return o + q @ before.to(q.dtype), state
+
+
+class _Inside(torch.autograd.Function):
+    """o = (q k' D) v within a chunk, D_ij = e^(c_i - c_j) for i >= j else 0, its gradient written out:
+    autograd would keep and pass through every (T, T) step on the way to D."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, c: Tensor) -> Tensor:
+        # Above the diagonal, where a product of 0 awaits it, the exponential must not overflow.
+        decay = (c.transpose(-1, -2) - c).clamp_max_(0).exp_().to(v.dtype)
+        scores = grouped((q @ k.transpose(-1, -2)).tril_(), v.shape[2]) * decay
+        ctx.save_for_backward(q, k, v, decay, scores)
+        ctx.decays = c.shape
+        return scores @ v
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, do: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, decay, scores = ctx.saved_tensors
+        dscores = do @ v.transpose(-1, -2)
+        dproduct = _ungrouped(dscores * decay, q.shape[2]).tril_()
+        dc = None
+        if ctx.needs_input_grad[3]:
+            through = dscores.mul_(scores)
+            dc = (_sum(through, -1) - _sum(through, -2)).unsqueeze(-2).sum_to_size(ctx.decays)
+        return (
+            dproduct @ k,
+            dproduct.transpose(-1, -2) @ q,
+            scores.transpose(-1, -2) @ do,
+            dc,
+        )
+
+
+def _ungrouped(t: Tensor, groups: int) -> Tensor:
+    """Sums over the heads (dimension 2) that share a group: the gradient of `grouped`."""
+    return t if t.shape[2] == groups else t.unflatten(2, (groups, -1)).sum(3)
+
+
+def _sum(t: Tensor, dim: int) -> Tensor:
+    """A sum in at least single precision."""
+    return t.sum(dim, dtype=torch.promote_types(t.dtype, torch.float32))
+
+
+def _channel_decay(
+    q: Tensor, k: Tensor, v: Tensor, c: Tensor, state: State
+) -> tuple[Tensor, Tensor]:
+    """As `_head_decay`, with a decay for every channel of the key."""
+    end = c[..., -1:, :]
+    added = (k * (end - c).exp()).transpose(-1, -2) @ wide(v)
+    o = _decayed_scores(wide(q), wide(k), c) @ wide(v)
+    if state is None and v.shape[1] == 1:
+        return o, added[:, 0]
+    before, state = carry(end.exp().transpose(-1, -2), added, state)
+    return o + (q * c.exp()) @ before, state
 
 
 def _decayed_scores(q: Tensor, k: Tensor, c: Tensor) -> Tensor:
@@ -126,7 +191,8 @@ def linear_flops(
     length: int, key: int, value: int, heads: int, groups: int, per_channel: bool = False
 ) -> float:
     """FLOPs per token of the chunked core's matrix products, over a sequence of ``length``."""
-    size = chunk_size(key)
+    size = chunk_size(key, length)
     filled = math.ceil(length / size) * size / length  # the last chunk is filled up
     scores = (size - 1 if per_channel else 2 * size) * key * groups  # halving skips the upper half
-    return filled * (scores + 2 * size * value * heads + 4 * key * value * heads)
+    states = (2 if length <= size else 4) * key * value  # one chunk has no state to read
+    return filled * (scores + (2 * size * value + states) * heads)

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
 
-def rope_angles(
-    length: int, head: int, base: float, start: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """cos and sin, each (L, P/2), of the rotation at positions start .. start + L - 1."""
-    frequency = base ** (-torch.arange(0, head, 2, device=device, dtype=torch.float32) / head)
-    position = torch.arange(start, start + length, device=device, dtype=torch.float32)
-    angle = position[:, None] * frequency
-    return angle.cos(), angle.sin()
+def rotated(x: Tensor, head: int, base: float, start: int = 0) -> Tensor:
+    """Heads (B, N, L, P) of a projection x (B, L, N * P), at positions start .. start + L - 1.
 
-
-def rotate(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate the two halves of the last dimension of x (B, H, L, P) by the given angles."""
-    cos, sin = (a.to(x.dtype) for a in angles)
+    ``head`` is P. The projection holds the first halves of all heads, then their second halves, so
+    that both are rows long enough for vector instructions (docs/log.md): the same layer as with head
+    after head, with the rows of its weights in another order.
+    """
+    length, half = x.shape[1], head // 2
     one, two = x.chunk(2, dim=-1)
-    return torch.cat((one * cos - two * sin, one * sin + two * cos), dim=-1)
+    cos, sin = _angles(length, half, one.shape[-1] // half, base, start, x.device, x.dtype)
+    turned = torch.stack((one * cos - two * sin, one * sin + two * cos), 2)
+    return turned.unflatten(-1, (-1, half)).permute(0, 3, 1, 2, 4).flatten(3)
+
+
+@lru_cache(maxsize=64)  # every layer and step of a training asks for the same few
+def _angles(
+    length: int,
+    half: int,
+    heads: int,
+    base: float,
+    start: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """cos and sin, each (L, heads * P/2), of the rotation of every channel; computed in fp32."""
+    frequency = base ** (-torch.arange(half, device=device, dtype=torch.float32) / half)
+    position = torch.arange(start, start + length, device=device, dtype=torch.float32)
+    angle = (position[:, None] * frequency).repeat(1, heads)
+    return angle.cos().to(dtype), angle.sin().to(dtype)

@@ -28,4 +28,4 @@ def ssd(
     (batch, L, H, P) and the state after the last token.
     """
     dt = dt[..., None]
-    return decayed_attention(C, B, dt * x, dt * A[:, None], state, impl)
+    return decayed_attention(C, B, dt.to(x.dtype) * x, dt * A[:, None], state, impl)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from search_space.ops.attention import KV, attention_flops, cached_attention, causal_attention
-from search_space.ops.rotary import rope_angles, rotate
+from search_space.ops.rotary import rotated
 from search_space.primitives.base import Cost, Primitive
 from search_space.primitives.norm import Norm
 
@@ -46,8 +46,8 @@ class AttentionLayer(Primitive):
                 f"{self.code}: {self.heads} heads of size {head} cannot share {self.kv} KV heads: "
                 "kv= must divide the heads, and the head size must be even"
             )
-        self.query = nn.Linear(d_model, self.heads * head, bias=False)
-        self.out = nn.Linear(self.heads * head, d_model, bias=False)
+        self.inner = self.heads * head
+        self.out = nn.Linear(self.inner, d_model, bias=False)
         self.q_norm = Norm(head) if qk_norm else nn.Identity()
         self.rope_base = rope_base
 
@@ -65,27 +65,31 @@ class AttentionLayer(Primitive):
         """(B, L, heads * P) to (B, heads, L, P)."""
         return x.unflatten(-1, (-1, self.head)).transpose(1, 2)
 
-    def _rotate(self, x: Tensor, start: int) -> Tensor:
-        return rotate(x, rope_angles(x.shape[2], self.head, self.rope_base, start, x.device))
+    def _rotate(self, x: Tensor, norm: nn.Module, start: int) -> Tensor:
+        """A projection (B, L, heads * P) to its heads (B, heads, L, P), normed and rotated."""
+        if isinstance(norm, Norm):  # over a head, whose halves are apart (`rotated`)
+            heads = x.unflatten(-1, (2, -1, self.head // 2)).transpose(2, 3).flatten(3)
+            x = norm(heads).unflatten(-1, (2, -1)).transpose(2, 3).flatten(2)
+        return rotated(x, self.head, self.rope_base, start)
 
-    def _attend(self, x: Tensor, kv: KV) -> Tensor:
-        """The layer's output (B, L, D) over a whole sequence x (B, L, D)."""
-        q = self._rotate(self.q_norm(self._split(self.query(x))), 0)
+    def _attend(self, query: Tensor, kv: KV) -> Tensor:
+        """The layer's output (B, L, D) from projected queries (B, L, heads * P) of a whole sequence."""
+        q = self._rotate(query, self.q_norm, 0)
         return self.out(causal_attention(q, kv).transpose(1, 2).flatten(2))
 
-    def _attend_one(self, x: Tensor, kv: KV, position: int) -> Tensor:
-        """The layer's output (B, D) for one token x (B, D)."""
-        q = self._rotate(self.q_norm(self._split(self.query(x[:, None]))), position)
+    def _attend_one(self, query: Tensor, kv: KV, position: int) -> Tensor:
+        """The layer's output (B, D) for one token's projected query (B, 1, heads * P)."""
+        q = self._rotate(query, self.q_norm, position)
         return self.out(cached_attention(q, kv).flatten(1))
 
     def _cost(self, length: int, weights: int, norms: int, state: int, seen: int) -> Cost:
         """``weights`` of all projections, ``state`` kept, ``seen`` keys at token L in decoding."""
-        inner = self.heads * self.head
         return Cost(
             params=weights + norms,
-            flops_per_token=2 * weights + attention_flops(length, inner, self.window, self.sink),
+            flops_per_token=2 * weights
+            + attention_flops(length, self.inner, self.window, self.sink),
             state=state,
-            step_flops=2 * weights + 4 * seen * inner,
+            step_flops=2 * weights + 4 * seen * self.inner,
             step_reads=weights + norms + state,
         )
 
@@ -108,27 +112,29 @@ class Attention(AttentionLayer):
         """``head`` is the size P of a head, ``heads`` their number (default d_model / head), ``kv`` the
         number of KV heads (default: as many). Raises ValueError when they do not divide each other."""
         super().__init__(d_model, head, heads, kv, qk_norm, rope_base)
-        self.key = nn.Linear(d_model, self.kv * head, bias=False)
-        self.value = nn.Linear(d_model, self.kv * head, bias=False)
+        self.sizes = (self.inner, self.kv * head, self.kv * head)  # of Q, K and V
+        self.qkv = nn.Linear(d_model, sum(self.sizes), bias=False)
         self.k_norm = Norm(head) if qk_norm else nn.Identity()
 
     def forward_kv(self, x: Tensor, kv: KV | None) -> tuple[Tensor, KV | None]:
-        kv = self._kv(x, 0)
-        return self._attend(x, kv), kv
+        query, kv = self._project(x, 0)
+        return self._attend(query, kv), kv
 
     def init_state(self, batch: int) -> Any:
-        empty = self.key.weight.new_zeros(batch, self.kv, 0, self.head)
+        empty = self.out.weight.new_zeros(batch, self.kv, 0, self.head)
         return KV(empty, empty)
 
     def step_kv(self, x: Tensor, state: Any, kv: KV | None) -> tuple[Tensor, Any, KV | None]:
         position = state.keys.shape[2]
-        state = joined(state, self._kv(x[:, None], position))
-        return self._attend_one(x, state, position), state, state
+        query, new = self._project(x[:, None], position)
+        state = joined(state, new)
+        return self._attend_one(query, state, position), state, state
 
-    def _kv(self, x: Tensor, start: int) -> KV:
-        """Keys and values of tokens x (B, L, D) at positions from ``start``."""
-        keys = self._rotate(self.k_norm(self._split(self.key(x))), start)
-        return KV(keys, self._split(self.value(x)), self.window, self.sink)
+    def _project(self, x: Tensor, start: int) -> tuple[Tensor, KV]:
+        """Projected queries, and keys and values, of tokens x (B, L, D) at positions from ``start``."""
+        query, key, value = self.qkv(x).split(self.sizes, dim=-1)
+        keys = self._rotate(key, self.k_norm, start)
+        return query, KV(keys, self._split(value), self.window, self.sink)
 
     def cost(self, length: int) -> Cost:
         seen = min(length, self.window + self.sink) if self.window else length

@@ -6,7 +6,7 @@ cache of its own and has no key and value projections, so it has half the parame
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from search_space.ops.attention import KV
 from search_space.primitives.attention import AttentionLayer
@@ -31,6 +31,7 @@ class CrossLayerAttention(AttentionLayer):
         """The heads as in `A`; the KV heads are those of the layer it reads. ``qk_norm`` norms the
         queries alone. Raises ValueError as `A` does."""
         super().__init__(d_model, head, heads, None, qk_norm, rope_base)
+        self.query = nn.Linear(d_model, self.inner, bias=False)
         self.attached = False
 
     def attach(self, source: Primitive | None) -> Primitive | None:
@@ -57,14 +58,14 @@ class CrossLayerAttention(AttentionLayer):
         return self.forward_kv(x, kv)[0]
 
     def forward_kv(self, x: Tensor, kv: KV | None) -> tuple[Tensor, KV | None]:
-        return self._attend(x, _given(kv)), kv
+        return self._attend(self.query(x), _given(kv)), kv
 
     def init_state(self, batch: int) -> int:
         """The number of tokens so far."""
         return 0
 
     def step_kv(self, x: Tensor, state: int, kv: KV | None) -> tuple[Tensor, int, KV | None]:
-        return self._attend_one(x, _given(kv), state), state + 1, kv
+        return self._attend_one(self.query(x[:, None]), _given(kv), state), state + 1, kv
 
     def cost(self, length: int) -> Cost:
         seen = min(length, self.window + self.sink) if self.window else length

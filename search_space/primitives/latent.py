@@ -34,36 +34,42 @@ class LatentAttention(AttentionLayer):
         """``rank`` of the latent, by default two thirds of d_model, at which the layer has the
         parameters of `A` and a third of its cache. Raises ValueError as `A` does."""
         super().__init__(d_model, head, heads, None, qk_norm, rope_base)
-        inner, self.rank = self.heads * head, rank or max(1, round(d_model * 2 / 3))
-        self.latent = nn.Linear(d_model, self.rank, bias=False)
-        self.key = nn.Linear(self.rank, inner, bias=False)
-        self.value = nn.Linear(self.rank, inner, bias=False)
+        self.rank = rank or max(1, round(d_model * 2 / 3))
+        self.read = nn.Linear(d_model, self.inner + self.rank, bias=False)  # Q and the latent
+        self.made = nn.Linear(self.rank, 2 * self.inner, bias=False)  # K and V of a latent
         self.k_norm = Norm(head) if qk_norm else nn.Identity()
 
     def forward_kv(self, x: Tensor, kv: KV | None) -> tuple[Tensor, KV | None]:
-        kv = self._kv(self.latent(x))
-        return self._attend(x, kv), kv
+        query, latent = self._project(x)
+        kv = self._kv(latent)
+        return self._attend(query, kv), kv
 
     def init_state(self, batch: int) -> Tensor:
-        return self.latent.weight.new_zeros(batch, 0, self.rank)
+        return self.out.weight.new_zeros(batch, 0, self.rank)
 
     def step_kv(self, x: Tensor, state: Tensor, kv: KV | None) -> tuple[Tensor, Tensor, KV | None]:
         position = state.shape[1]
-        state = torch.cat((state, self.latent(x[:, None])), 1)
+        query, latent = self._project(x[:, None])
+        state = torch.cat((state, latent), 1)
         kv = self._kv(state)
-        return self._attend_one(x, kv, position), state, kv
+        return self._attend_one(query, kv, position), state, kv
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Projected queries (B, L, heads * P) and latents (B, L, rank) of tokens x (B, L, D)."""
+        query, latent = self.read(x).split((self.inner, self.rank), dim=-1)
+        return query, latent
 
     def _kv(self, latent: Tensor) -> KV:
         """Keys and values of the latents (B, T, rank) from the first on."""
-        keys = self._rotate(self.k_norm(self._split(self.key(latent))), 0)
-        return KV(keys, self._split(self.value(latent)))
+        key, value = self.made(latent).chunk(2, dim=-1)
+        return KV(self._rotate(key, self.k_norm, 0), self._split(value))
 
     def cost(self, length: int) -> Cost:
-        d, inner = self.out.out_features, self.heads * self.head
-        made = 2 * self.rank * inner  # K and V of one token
+        d = self.out.out_features
+        made = self.made.weight.numel()  # K and V of one token
         norms = 2 * self.head if isinstance(self.q_norm, Norm) else 0
         cost = self._cost(
-            length, 2 * d * inner + d * self.rank + made, norms, self.rank * length, length
+            length, 2 * d * self.inner + d * self.rank + made, norms, self.rank * length, length
         )
         again = Cost(0, 0, 0, 2 * made * (length - 1), 0)
         return cost + again

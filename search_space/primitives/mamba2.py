@@ -68,7 +68,7 @@ class Mamba2(Recurrent):
         B, C = (t.unflatten(-1, (self.groups, self.n)) for t in (B, C))
         dt = F.softplus(dt + self.dt_bias)
         y, recurrent = ssd(inner, dt, -self.A_log.exp(), B, C, recurrent, impl)
-        y = (y + self.D[:, None] * inner).flatten(2)
+        y = (y + self.D.to(y.dtype)[:, None] * inner).flatten(2)
         return self.out_proj(self.norm(y * F.silu(z))), (past, recurrent)
 
     def cost(self, length: int) -> Cost:

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from search_space.ops.chunks import Impl
 from search_space.ops.linear import linear_flops, retention
-from search_space.ops.rotary import rope_angles, rotate
+from search_space.ops.rotary import rotated
 from search_space.primitives.base import Cost, Recurrent
 from search_space.primitives.norm import Norm
 
@@ -43,9 +43,8 @@ class Retention(Recurrent):
         recurrent, start = state or (None, 0)
         keys, d = self.heads * self.key, x.shape[-1]
         q, k, v, gate = self.in_proj(x).split((keys, keys, d, d), dim=-1)
-        q, k, v = (t.unflatten(-1, (self.heads, -1)) for t in (q, k, v))
-        angles = rope_angles(x.shape[1], self.key, 10_000.0, start, x.device)
-        q, k = (rotate(t.transpose(1, 2), angles).transpose(1, 2) for t in (q, k))
+        q, k = (rotated(t, self.key, 10_000.0, start).transpose(1, 2) for t in (q, k))
+        v = v.unflatten(-1, (self.heads, -1))
         y, recurrent = retention(q * self.key**-0.5, k, v, recurrent, impl)
         y = self.norm(y).flatten(2) * F.silu(gate)
         return self.out_proj(y), (recurrent, start + x.shape[1])

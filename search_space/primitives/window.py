@@ -48,8 +48,9 @@ class WindowAttention(Attention):
         self, x: Tensor, state: tuple[KV, int], kv: KV | None
     ) -> tuple[Tensor, tuple[KV, int], KV | None]:
         cache, position = state
-        cache = self._trim(joined(cache, self._kv(x[:, None], position)))
-        return self._attend_one(x, cache, position), (cache, position + 1), cache
+        query, new = self._project(x[:, None], position)
+        cache = self._trim(joined(cache, new))
+        return self._attend_one(query, cache, position), (cache, position + 1), cache
 
     def _trim(self, cache: KV) -> KV:
         """Forget the token that has left the window: the first one after the sinks."""

@@ -19,7 +19,7 @@ from search_space.ops.linear import gla, linear_attention, retention
 from search_space.ops.scan import selective_scan
 from search_space.ops.ssd import ssd
 
-LENGTHS = (1, 63, 100, 257)
+LENGTHS = (1, 32, 63, 100, 257)  # 32 and below are one chunk
 BATCH, HEADS, KEY, VALUE, INNER, STATE = 2, 4, 6, 5, 7, 3
 
 
@@ -91,9 +91,13 @@ def graded(op: Op, inputs: list[Tensor], impl: str) -> tuple[list[Tensor], list[
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-def test_chunk_equals_naive_in_outputs_states_and_gradients(op: Any, length: int) -> None:
+@pytest.mark.parametrize("fresh", [True, False], ids=["from-zero", "from-a-state"])
+def test_chunk_equals_naive_in_outputs_states_and_gradients(
+    op: Any, length: int, fresh: bool
+) -> None:
     function, inputs, shape, _ = op
-    arguments = [*inputs(length), normal(*shape)]
+    given = [] if fresh else [normal(*shape)]
+    arguments = [*inputs(length), *given]
     results = [graded(function, arguments, impl) for impl in ("naive", "chunk")]
     for naive, chunk in zip(*(outputs + grads for outputs, grads in results), strict=True):
         assert naive.shape == chunk.shape
@@ -227,6 +231,6 @@ def test_a_window_shows_exactly_its_tokens_and_the_sinks() -> None:
 
 
 def test_chunk_sizes_are_powers_of_two() -> None:
-    assert [chunk_size(n) for n in (1, 4, 16, 32, 63, 64, 128, 256)] == [
-        16, 16, 16, 16, 16, 32, 64, 64,
-    ]  # fmt: skip
+    keys = (1, 4, 16, 32, 63, 64, 128, 256)
+    assert [chunk_size(n, 128) for n in keys] == [16, 16, 16, 16, 16, 32, 64, 64]
+    assert [chunk_size(n, 32) for n in keys] == [32, 32, 32, 32, 32, 32, 64, 64]  # one chunk
