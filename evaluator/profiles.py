@@ -142,6 +142,10 @@ def _mini(name: str, **settings: int) -> Task:
     return mad_task(name, **{"train_size": 3200, "eval_size": 512, **settings})
 
 
+def _midi(name: str, **settings: int) -> Task:
+    return mad_task(name, **{"train_size": 16_000, "eval_size": 512, **settings})
+
+
 _MAD_MINI = Profile(
     name="mad-mini",
     tasks=(
@@ -152,8 +156,22 @@ _MAD_MINI = Profile(
         _mini("compression", vocab=8, length=16),
         _mini("memorization", vocab=256, length=32, train_size=256),
     ),
-    training=Training(steps=100, batch=32, lr=5e-3, schedule="cosine", warmup=10),
+    training=Training(steps=100, batch=32, lr=5e-3, schedule="cosine", warmup=10, dtype="bf16"),
     note="reduced tasks and training for a CPU; these are not MAD scores",
+)
+
+_MAD_MIDI = Profile(
+    name="mad-midi",
+    tasks=(
+        _midi("in-context-recall", vocab=16, length=64),
+        _midi("noisy-recall", vocab=24, noise_vocab=8, length=64),
+        _midi("fuzzy-recall", vocab=12, length=64),
+        _midi("selective-copying", vocab=16, length=64, tokens=12),
+        _midi("compression", vocab=12, length=32),
+        _midi("memorization", vocab=256, length=32, train_size=256),
+    ),
+    training=Training(steps=500, batch=32, lr=3e-3, schedule="cosine", warmup=50, dtype="bf16"),
+    note="twice the length and five times the steps of mad-mini, which it checks; not MAD scores",
 )
 
 _MAD = Profile(
@@ -277,6 +295,7 @@ PROFILES = {
     profile.name: profile
     for profile in (
         _MAD_MINI,
+        _MAD_MIDI,
         _MAD,
         _MAD_GRID,
         _MQAR,

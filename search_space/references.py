@@ -27,6 +27,9 @@ REFERENCES = {
         Reference("composite-6", "2A+4M", _COMPOSER),
         Reference("composite-16", "2A+5M+2A+3M+A+3M", _COMPOSER),
         Reference("composer-hybrid", "2Mb+M+3A", _COMPOSER),
+        # One block in six has attention, in the middle: never at the front, they find.
+        Reference("hybrid-inter", "3(Mb+M)+(A+M)+2(Mb+M)", _HYBRIDS),
+        Reference("hybrid-intra", "3(Mb+M)+([A|Mb]+M)+2(Mb+M)", _HYBRIDS),
         Reference("former-A", "(A+M)+(2A+2M)+4(A+M)+2M", _AIRA),
         Reference("former-B", "2A+5(A+M)+4M", _AIRA),
         Reference("former-C", "(2A+M)+3(A+M)+(2A+M)+4A", _AIRA),

@@ -43,6 +43,7 @@ import torch
 from torch import Tensor, nn
 
 from evaluator.tasks.base import IGNORE, Split, SplitName, Task, generator_of
+from search_space.primitives.norm import Norm
 
 LONGEST = 3  # ids in the longest key or value tuple of fuzzy recall
 
@@ -294,13 +295,13 @@ class LastPositionDecoder(nn.Module):
         super().__init__()
         self.register_buffer("code", sinusoidal_code(length, d_model), persistent=False)
         self.mlp = nn.Sequential(
-            nn.RMSNorm(d_model),
+            Norm(d_model),
             nn.Linear(d_model, d_model),
             nn.GELU(),
-            nn.RMSNorm(d_model),
+            Norm(d_model),
             nn.Linear(d_model, d_model),
             nn.GELU(),
-            nn.RMSNorm(d_model),
+            Norm(d_model),
             nn.Linear(d_model, vocab),
         )
 
