@@ -16,6 +16,7 @@ from search_space.ops.chunks import chunk_size
 from search_space.ops.convolution import long_convolution
 from search_space.ops.delta import delta_rule, gated_delta_rule
 from search_space.ops.linear import gla, linear_attention, retention
+from search_space.ops.rotary import rotated
 from search_space.ops.scan import selective_scan
 from search_space.ops.ssd import ssd
 
@@ -204,6 +205,31 @@ def test_long_convolution_equals_its_sum_and_does_not_wrap(length: int) -> None:
         results.append([y, *torch.autograd.grad((y * weights).sum(), (u, h))])
     for a, b in zip(*results, strict=True):
         assert close(a, b)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_causal_attention_equals_the_fused_kernel_with_shared_heads(length: int) -> None:
+    torch.manual_seed(0)
+    leaves = [normal(BATCH, heads, length, 4).requires_grad_() for heads in (4, 2, 2)]
+    wide = [leaves[0], *(t.repeat_interleave(2, 1) for t in leaves[1:])]
+    fused = F.scaled_dot_product_attention(*wide, is_causal=True)
+    ours = causal_attention(leaves[0], KV(leaves[1], leaves[2]))
+    weights = torch.arange(fused.numel(), dtype=fused.dtype).view_as(fused).cos()
+    results = [[y, *torch.autograd.grad((y * weights).sum(), leaves)] for y in (fused, ours)]
+    for a, b in zip(*results, strict=True):
+        assert close(b, a)
+
+
+@pytest.mark.parametrize("start", [0, 7])
+@pytest.mark.parametrize("head", [2, 8])
+def test_rotated_turns_pairs_of_channels_as_complex_numbers(head: int, start: int) -> None:
+    torch.manual_seed(0)
+    x, half = normal(BATCH, 5, HEADS * head), head // 2
+    pairs = torch.complex(*(t.unflatten(-1, (HEADS, half)) for t in x.chunk(2, -1)))
+    angle = torch.arange(start, start + 5)[:, None] * 100.0 ** (-torch.arange(half) / half)
+    turned = (pairs * torch.polar(torch.ones_like(angle), angle)[:, None]).transpose(1, 2)
+    ours = rotated(x, head, 100.0, start)
+    assert close(ours, torch.cat((turned.real, turned.imag), -1), 1e-6)  # angles are in fp32
 
 
 @pytest.mark.parametrize("length", LENGTHS)

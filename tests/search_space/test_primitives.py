@@ -23,6 +23,9 @@ from search_space.ops.convolution import fft_size
 from search_space.pattern import Pattern
 from search_space.primitives import CATALOGUE
 from search_space.primitives.base import Recurrent
+from search_space.primitives.moe import MixtureOfExperts
+from search_space.primitives.norm import Norm
+from search_space.primitives.short_conv import ShortConv
 
 
 def tokens(batch: int, length: int) -> torch.Tensor:
@@ -73,6 +76,74 @@ def test_mixing_in_two_halves_equals_the_whole(case: str, impl: str) -> None:
     first, state = primitive.mix(x[:, :19], None, impl)  # type: ignore[arg-type]
     second, _ = primitive.mix(x[:, 19:], state, impl)  # type: ignore[arg-type]
     assert close(torch.cat((first, second), 1), primitive(x), 1e-6)
+
+
+def graded(primitive: Recurrent, x: torch.Tensor, impl: str) -> list[torch.Tensor]:
+    """Outputs, and the gradients of the input and of every parameter."""
+    leaf = x.clone().requires_grad_()
+    y, _ = primitive.mix(leaf, None, impl)  # type: ignore[arg-type]
+    weights = torch.arange(y.numel(), dtype=y.dtype).view_as(y).cos()
+    return [y, *torch.autograd.grad((y * weights).sum(), [leaf, *primitive.parameters()])]
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if isinstance(make(c), Recurrent)])
+@pytest.mark.parametrize("length", [1, 63, 100, 257])
+def test_the_fast_path_equals_the_naive_one_in_gradients_too(case: str, length: int) -> None:
+    primitive = make(case)
+    assert isinstance(primitive, Recurrent)
+    both = (graded(primitive, tokens(2, length), impl) for impl in ("naive", "chunk"))
+    for naive, fast in zip(*both, strict=True):
+        assert close(fast, naive, 1e-9)
+
+
+@pytest.mark.parametrize("case", ["E", "E{topk=1,act=swiglu}", "E{experts=3,topk=3}"])
+@pytest.mark.parametrize("length", [1, 63])
+def test_sorted_experts_equal_every_expert_on_every_token(case: str, length: int) -> None:
+    """The sum over all experts, weighted by 0 where the router did not choose them."""
+    primitive, x = make(case), tokens(2, length)
+    assert isinstance(primitive, MixtureOfExperts)
+    chances = primitive.router(x).float().softmax(-1).double()  # routed in fp32
+    best, chosen = chances.topk(primitive.topk, dim=-1)
+    best = best / best.sum(-1, keepdim=True) if primitive.topk > 1 else best
+    weights = torch.zeros_like(chances).scatter(-1, chosen, best)
+    every = [primitive._expert(x, u, d) for u, d in zip(primitive.up, primitive.down, strict=True)]
+    naive = sum(w[..., None] * y for w, y in zip(weights.unbind(-1), every, strict=True))
+    parameters = list(primitive.parameters())
+    grads = [torch.autograd.grad(y.square().sum(), parameters) for y in (naive, primitive(x))]
+    assert close(primitive(x), naive, 1e-6)
+    for slow, fast in zip(*grads, strict=True):
+        assert close(fast, slow, 1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (2, 63, 32), (5, 4, 2, 7)])
+def test_the_norm_equals_torchs_in_outputs_and_gradients(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    norm = Norm(shape[-1]).double()
+    norm.weight.data.normal_()
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    theirs = torch.nn.functional.rms_norm(x, norm.weight.shape, norm.weight, 1e-6)
+    results = [
+        [y, *torch.autograd.grad(y.sin().sum(), (x, norm.weight))] for y in (theirs, norm(x))
+    ]
+    for a, b in zip(*results, strict=True):
+        assert close(b, a, 1e-12)
+
+
+@pytest.mark.parametrize("length", [1, 2, 63, 100])
+@pytest.mark.parametrize("kernel", [1, 4])
+def test_shifted_sums_equal_a_padded_convolution(length: int, kernel: int) -> None:
+    torch.manual_seed(0)
+    conv = ShortConv(6, kernel).double()
+    x = torch.randn(2, length, 6, dtype=torch.float64, requires_grad=True)
+    padded = torch.nn.functional.pad(x.transpose(1, 2), (kernel - 1, 0))
+    theirs = torch.nn.functional.conv1d(padded, conv.weight.T[:, None], conv.bias, groups=6)
+    leaves = (x, conv.weight, conv.bias)
+    results = [
+        [y, *torch.autograd.grad(y.sin().sum(), leaves)]
+        for y in (theirs.transpose(1, 2), conv.mix(x, None)[0])
+    ]
+    for a, b in zip(*results, strict=True):
+        assert close(b, a, 1e-12)
 
 
 @pytest.mark.parametrize("case", CASES)
