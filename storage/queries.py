@@ -90,6 +90,7 @@ def node(db: Session, proposal: Proposal, seed: int) -> Node:
         detail=proposal.detail or (evaluation.detail if evaluation else ""),
         params=candidate.params if candidate else 0,
         flops_per_token=candidate.flops_per_token if candidate else 0.0,
+        state_bytes=candidate.state_bytes if candidate else 0,
         rung=proposal.rung,
     )
 

@@ -34,6 +34,7 @@ class Node:
     detail: str = ""
     params: int = 0
     flops_per_token: float = 0.0
+    state_bytes: int = 0
     rung: int = 0
 
     @property

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from storage.records import Node, View
 
-Operator = Literal["draft", "improve", "debug"]
+Operator = Literal["draft", "improve", "crossover", "debug"]
 
 
 @dataclass(frozen=True)
