@@ -434,10 +434,10 @@ class Campaign:
             self.ledger.finish(evaluation, (), {}, INFRASTRUCTURE, result.detail)
         else:
             metrics = [(m.name, m.split, m.value) for m in result.metrics]
-            spent, failure = asdict(result.spent), result.failure
-            self.ledger.finish(
-                evaluation, metrics, spent, failure, result.detail, result.checkpoint
-            )
+            cost = asdict(result.spent)
+            del cost["eager"]  # a fact, no number: the ledger has no place for it
+            failure = result.failure
+            self.ledger.finish(evaluation, metrics, cost, failure, result.detail, result.checkpoint)
         with self._read() as db:
             for state in self.slots:
                 if evaluation in state.pending:

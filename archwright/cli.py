@@ -5,7 +5,6 @@ Imports are inside the commands: `archwright --help` answers at once, without to
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -114,6 +113,7 @@ def run(
     """Launch a campaign."""
     with reported(as_json):
         from archwright.campaign import Campaign
+        from archwright.environment import default_workers
         from archwright.recipe import load, with_model
         from archwright.setup import check
 
@@ -127,7 +127,7 @@ def run(
             _show_plan(resolved, as_json)
             return
         folder = out or _free_folder(resolved.name)
-        campaign = Campaign.create(resolved, folder, workers=resolved.workers or _cores())
+        campaign = Campaign.create(resolved, folder, resolved.workers or default_workers())
     _drive(campaign, ray_address, as_json)
 
 
@@ -145,10 +145,6 @@ def resume(
     _drive(campaign, ray_address, as_json)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
-
-
 def _free_folder(name: str) -> Path:
     numbers = (i for i in range(1, 10_000) if not (Path("runs") / f"{name}-{i:03d}").exists())
     return Path("runs") / f"{name}-{next(numbers):03d}"
@@ -157,6 +153,7 @@ def _free_folder(name: str) -> Path:
 def _drive(campaign: Campaign, ray_address: str | None, as_json: bool) -> None:
     """Run a campaign to its end and print what it came to."""
     from archwright.console import Watcher, err
+    from archwright.environment import default_workers
     from archwright.executor import RayExecutor
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -165,7 +162,7 @@ def _drive(campaign: Campaign, ray_address: str | None, as_json: bool) -> None:
             err.print(
                 f"run folder {campaign.folder}; watch it: archwright inspect {campaign.folder}"
             )
-        executor = RayExecutor(campaign.recipe.workers or _cores(), ray_address)
+        executor = RayExecutor(campaign.recipe.workers or default_workers(), ray_address)
         try:
             with Watcher(campaign.recipe) as watcher:
                 campaign.run(executor, watcher)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from archwright.environment import device_name
+from archwright.environment import default_workers, device_name
 
 OURS = ("agents", "archwright", "evaluator", "sandbox", "search_space", "storage")
 KEYS = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY")
@@ -51,7 +51,7 @@ def _machine() -> Iterator[tuple[str, bool | None, str]]:
     cores = len(os.sched_getaffinity(0))
     yield "torch", True, torch.__version__
     yield "device", True, device_name()
-    yield "cores", True, f"{cores}: as many workers by default"
+    yield "cores", True, f"{cores}; {default_workers()} workers by default"
     yield "sandbox", None, "not needed: only compositions of known primitives are evaluated"
 
 

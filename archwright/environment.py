@@ -1,7 +1,8 @@
-"""Where a run runs: commit, packages, device, for the ledger and for `doctor`."""
+"""Where a run runs: commit, packages, device, for the ledger and for `doctor`; how many workers it takes."""
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from importlib import metadata
@@ -11,6 +12,9 @@ from typing import Any
 import torch
 
 PACKAGES = ("archwright", "torch", "ray", "sqlalchemy", "anthropic", "openai", "numpy", "scipy")
+PER_GPU = (
+    8  # workers: a small model leaves most of a GPU idle, and each takes half a gigabyte to start
+)
 
 
 def facts() -> dict[str, Any]:
@@ -33,6 +37,12 @@ def device_name() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"cpu {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def default_workers() -> int:
+    """Evaluations at a time: one per core, with GPUs at most `PER_GPU` for each."""
+    cores, gpus = len(os.sched_getaffinity(0)), torch.cuda.device_count()
+    return min(cores, PER_GPU * gpus) if gpus else cores
 
 
 def _git(*arguments: str) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -76,8 +77,16 @@ class LocalExecutor:
         self._agents.clear()
 
 
+def gpu_share(gpus: float, workers: int) -> float:
+    """The part of a GPU for each worker so that all fit at once, none across two; 0 where there is none.
+
+    Rounded down to Ray's ten-thousandths.
+    """
+    return math.floor(10_000 / math.ceil(workers / gpus)) / 10_000 if gpus else 0.0
+
+
 class RayExecutor:
-    """Ray tasks of one core each, and one actor per agent.
+    """Ray tasks of one core each, and of a share of a GPU where there are any; one actor per agent.
 
     ``address`` joins a running cluster; None starts a local Ray, which ``close`` stops again.
     """
@@ -102,6 +111,11 @@ class RayExecutor:
             logging_level=logging.ERROR,
             **local,
         )
+        gpus = self._ray.cluster_resources().get("GPU", 0.0)
+        self._share = gpu_share(gpus, workers)
+        # Ray would start a process for each GPU task. Kept ones save the start, but stay on the GPU that
+        # they opened, whichever they are given: so only where there is one.
+        self._calls = 1 if gpus > 1 else 0
 
     def _local(self, workers: int) -> dict[str, Any]:
         return {"num_cpus": workers, "object_store_memory": self.OBJECT_STORE}
@@ -115,7 +129,9 @@ class RayExecutor:
 
     def submit(self, task: Callable[..., Any], *args: Any) -> Any:
         if task not in self._tasks:
-            self._tasks[task] = self._ray.remote(num_cpus=1, max_retries=0)(task)
+            self._tasks[task] = self._ray.remote(
+                num_cpus=1, num_gpus=self._share, max_calls=self._calls, max_retries=0
+            )(task)
         return self._tasks[task].remote(*args)
 
     def wait(self, handles: Sequence[Any], timeout: float) -> list[Any]:

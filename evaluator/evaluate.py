@@ -74,7 +74,8 @@ def evaluate(job: Job) -> Result:
             found, cost = evaluate_task(job, task, deadline, label, going)
             metrics += found
             spent += cost
-            facts += [(f"{label}/{fact}", text) for fact, text in task.provenance().items()]
+            known = task.provenance() | ({"eager": cost.eager} if cost.eager else {})
+            facts += [(f"{label}/{fact}", text) for fact, text in known.items()]
     except CandidateFailure as failure:
         return Result((), spent, failure.kind, failure.detail)
     scores = [m.value for m in metrics if m.name.endswith("/score")]

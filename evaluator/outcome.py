@@ -32,12 +32,16 @@ class CandidateFailure(Exception):
 
 @dataclass(frozen=True)
 class Spent:
-    """What training took: optimiser steps, tokens seen, training FLOPs (3 x forward), wall seconds."""
+    """What training took: optimiser steps, tokens seen, training FLOPs (3 x forward), wall seconds.
+
+    ``eager``: on a GPU, why steps were launched one by one and not as a graph, if they were.
+    """
 
     steps: int = 0
     tokens: int = 0
     flops: float = 0.0
     seconds: float = 0.0
+    eager: str = ""
 
     def __add__(self, other: Spent) -> Spent:
         return Spent(
@@ -45,6 +49,7 @@ class Spent:
             self.tokens + other.tokens,
             self.flops + other.flops,
             self.seconds + other.seconds,
+            self.eager or other.eager,
         )
 
 

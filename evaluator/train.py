@@ -1,7 +1,8 @@
 """Trains one model on one task's training split: AdamW, a schedule, clipping, a budget.
 
 Bit-reproducible on one CPU machine at a fixed thread count: the seed fixes initialisation and data
-order. It scores nothing (`evaluator.evaluate` does) and never reads validation or test data.
+order. It scores nothing (`evaluator.evaluate` does) and never reads validation or test data. How a
+step is launched on a GPU is in `evaluator.steps`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from typing import Literal
 
 import torch
@@ -18,9 +20,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from evaluator.outcome import CandidateFailure, FailureKind, Spent
+from evaluator.steps import Eager, Graphed, side_stream
 from evaluator.tasks.base import IGNORE, Split
+from search_space.model import Model
+from search_space.primitives.moe import MixtureOfExperts
 
 DIVERGED = 10.0  # times ln(vocabulary), the loss of a model that knows nothing
+BALANCE = 0.01  # weight of the experts' load-balance loss: Switch Transformers (2101.03961, eq. 4)
+CHECK_EVERY = 50  # steps on CUDA, where looking at a loss waits for the device
 
 
 @dataclass(frozen=True)
@@ -104,22 +111,35 @@ def train(
     A part of a training goes from step ``start`` up to step ``stop``, by default to its end, with the
     rates and the data of the whole: parts that hand on model and ``optimiser`` give the bits of one
     straight run. ``deadline`` is a time of `time.perf_counter`; a budget of seconds bounds each part.
-    Raises CandidateFailure (nan, diverged, timeout).
+    Raises CandidateFailure (nan, diverged, timeout), on CUDA up to `CHECK_EVERY` - 1 steps after the
+    one it is about.
     """
     optimiser = optimiser or adamw(model, training)
     stop = training.steps if stop is None else stop
     began, step, tokens = time.perf_counter(), start, 0
+    device = split.inputs.device
+    take = launcher(model, optimiser, training, device)
+    losses = Losses(vocab, CHECK_EVERY if device.type == "cuda" else 1, start)
     model.train()
-    for inputs, labels in batches(split, training.batch, stop, seed, start):
-        for group in optimiser.param_groups:
-            group["lr"] = training.rate(step)
-        check_loss(train_step(model, optimiser, inputs, labels, training), vocab, step)
-        step, tokens, now = step + 1, tokens + inputs.numel(), time.perf_counter()
-        if deadline is not None and now > deadline:
-            raise CandidateFailure(FailureKind.TIMEOUT, f"out of time after {step} steps")
-        if training.seconds is not None and now - began >= training.seconds:
-            break
-    return Spent(step - start, tokens, 0.0, time.perf_counter() - began)
+    with side_stream(device):
+        for inputs, labels in batches(split, training.batch, stop, seed, start):
+            losses.add(take(inputs, labels, training.rate(step)))
+            step, tokens, now = step + 1, tokens + inputs.numel(), time.perf_counter()
+            if deadline is not None and now > deadline:
+                raise CandidateFailure(FailureKind.TIMEOUT, f"out of time after {step} steps")
+            if training.seconds is not None and now - began >= training.seconds:
+                break
+        losses.check()
+    return Spent(step - start, tokens, 0.0, time.perf_counter() - began, take.reason)
+
+
+def launcher(
+    model: nn.Module, optimiser: torch.optim.Optimizer, training: Training, device: torch.device
+) -> Eager | Graphed:
+    """What takes the steps of a training: one by one on the CPU, on CUDA from a graph."""
+    experts = any(isinstance(module, MixtureOfExperts) for module in model.modules())
+    step = partial(train_step, model, optimiser, training=training, experts=experts)
+    return Graphed(step, optimiser, device) if device.type == "cuda" else Eager(step, optimiser)
 
 
 def train_step(
@@ -128,21 +148,56 @@ def train_step(
     inputs: Tensor,
     labels: Tensor,
     training: Training,
-) -> float:
-    """One optimiser step on a batch (B, L); returns the loss before it."""
+    experts: bool = True,
+) -> Tensor:
+    """One optimiser step on a batch (B, L); returns the task's loss before it, the balance left out.
+
+    ``experts`` is False for a model without any, which spares the search for them.
+    """
     with autocast(training.dtype, inputs.device):
         logits = model(inputs)
     loss = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
     optimiser.zero_grad(set_to_none=True)
-    loss.backward()
+    (loss + balance(model) if experts else loss).backward()
     nn.utils.clip_grad_norm_(model.parameters(), training.clip)
     optimiser.step()
-    return loss.item()
+    return loss.detach()
+
+
+def balance(model: nn.Module) -> Tensor | float:
+    """What the latest forward pass adds to the loss so that experts share the load; 0 without an `E`."""
+    return BALANCE * model.balance_loss() if isinstance(model, Model) else 0.0
 
 
 def autocast(dtype: str, device: torch.device) -> torch.autocast:
-    """bf16 autocast, or none for fp32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bf16")
+    """bf16 autocast, or none for fp32.
+
+    On CUDA without its cache of cast weights, which must not reach into or out of a captured step.
+    """
+    cached = device.type != "cuda"
+    return torch.autocast(device.type, torch.bfloat16, dtype == "bf16", cache_enabled=cached)
+
+
+class Losses:
+    """Checks training losses ``every`` so many steps, from step ``start`` on, since to look is to wait."""
+
+    def __init__(self, vocab: int, every: int, start: int = 0) -> None:
+        self._vocab, self._every, self._first = vocab, every, start
+        self._pending: list[Tensor] = []
+
+    def add(self, loss: Tensor) -> None:
+        """Take the next step's loss. Raises CandidateFailure as `check` does."""
+        self._pending.append(loss)
+        if len(self._pending) == self._every:
+            self.check()
+
+    def check(self) -> None:
+        """Look at the losses since the last time. Raises CandidateFailure for the first bad one."""
+        losses = torch.stack(self._pending).tolist() if self._pending else []
+        for step, loss in enumerate(losses, self._first):
+            check_loss(loss, self._vocab, step)
+        self._first += len(losses)
+        self._pending.clear()
 
 
 def check_loss(loss: float, vocab: int, step: int) -> None:
@@ -164,13 +219,15 @@ def batches(
     The first ``start`` of them are left out: drawn like the others, but not gathered.
     """
     generator = torch.Generator().manual_seed(seed)
-    rows = len(split.inputs)
+    rows, device = len(split.inputs), split.inputs.device
     size = min(size, rows)
-    order = torch.empty(0, dtype=torch.int64)
+    order = torch.empty(0, dtype=torch.int64, device=device)
     for step in range(steps):
         if len(order) < size:  # the rest of an epoch opens the next one, so no row is left out
-            order = torch.cat((order, torch.randperm(rows, generator=generator)))
+            # The order is the CPU's everywhere; from pinned memory the copy waits for nothing.
+            epoch = torch.randperm(rows, generator=generator, pin_memory=device.type == "cuda")
+            order = torch.cat((order, epoch.to(device, non_blocking=True)))
         index, order = order[:size], order[size:]
         if step >= start:
-            index = index.to(split.inputs.device)
-            yield split.inputs[index].long(), split.labels[index].long()
+            inputs, labels = (t.index_select(0, index) for t in (split.inputs, split.labels))
+            yield inputs.long(), labels.long()
