@@ -178,11 +178,11 @@ _MAD = Profile(
     name="mad",
     tasks=tuple(mad_task(name) for name in MAD_TASKS),
     # 200 epochs of 800 examples in batches of 128; the published code keeps the rate constant.
-    training=Training(steps=1250, batch=128, lr=5e-4),
+    training=Training(steps=1250, batch=128, lr=5e-4, dtype="bf16"),
     note="the six MAD tasks at baseline settings, 200 epochs, AdamW 5e-4, chosen on validation",
 )
 
-_GRID_TRAINING = Training(steps=0, epochs=200, batch=128, lr=5e-4)
+_GRID_TRAINING = Training(steps=0, epochs=200, batch=128, lr=5e-4, dtype="bf16")
 
 _MAD_GRID = Profile(
     name="mad-grid",

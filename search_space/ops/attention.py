@@ -75,7 +75,7 @@ def _windowed(q: Tensor, k: Tensor, v: Tensor, window: int, sink: int) -> Tensor
     if sink:  # a sink inside the window is seen there, not twice
         first = torch.arange(sink, device=q.device).expand(blocks, -1)
         hidden = first[:, None] > position[1:, :, None] - window
-        mask = torch.cat((torch.zeros(()).to(mask).masked_fill(hidden, -math.inf), mask), -1)
+        mask = torch.cat((mask.new_zeros(()).masked_fill(hidden, -math.inf), mask), -1)
     q = F.pad(q, (0, 0, 0, fill)).unflatten(2, (blocks, window))
     k, v = (_near(t, window, blocks, sink) for t in (k, v))
     scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + mask.to(q.dtype)
