@@ -20,11 +20,13 @@ import numpy as np
 from scipy import stats
 
 from evaluator.evaluate import Job, evaluate
+from evaluator.profiles import profile as profile_named
 from search_space.references import REFERENCES
 
 FOLDER = Path("docs/validity")
 PRESET = "mini"
 LEVEL, RESAMPLES, SEED = 0.95, 9999, 0
+KEYS, COSTS = ("profile", "name", "pattern", "seed"), ("tokens", "flops", "seconds")
 Row = dict[str, Any]
 
 # The references at their published depth, and what other codes and arrangements give in six layers.
@@ -61,6 +63,7 @@ def row_of(profile: str, name: str, seed: int) -> Row:
     tasks = {m.name.removesuffix("/score") for m in result.metrics if m.name.endswith("/score")}
     spent = result.spent
     return {
+        "profile": f"{profile}#{profile_named(profile).fingerprint}",
         "name": name,
         "pattern": ARCHITECTURES[name],
         "seed": seed,
@@ -101,12 +104,12 @@ def compare(cheap: Path, dear: Path) -> Row:
         "seeds": [len(table) / len({row["name"] for row in table}) for table in tables],
         "cost_ratio": {
             what: mean(tables[1], what, names).sum() / mean(tables[0], what, names).sum()
-            for what in ("tokens", "flops", "seconds")
+            for what in COSTS
         },
         "correlation": {
             what: correlation(*(mean(table, what, names) for table in tables))
             for what in tables[0][0]
-            if what not in ("name", "pattern", "seed", "tokens", "flops", "seconds")
+            if what not in (*KEYS, *COSTS)
         },
         "between_seeds": [dict(between_seeds(table, names)) for table in tables],
     }
