@@ -50,7 +50,7 @@ def evaluator(quick: bool) -> dict[str, Any]:
     """
     began = time.perf_counter()
     found = bench.bench(bench.QUICK if quick else bench.FULL)
-    found["campaign"] = campaign(recipe(4, "smoke") if quick else recipe(12, "mad-mini"))
+    found["campaign"] = campaign(recipe(4, "smoke") if quick else recipe(10, "mad-mini"))
     found["seconds"] = time.perf_counter() - began
     return {**found, "figures": figures(found)}
 

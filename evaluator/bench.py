@@ -1,8 +1,8 @@
 """Measures the evaluator on one core: `python -m evaluator.bench [--quick]`, JSON as the last line.
 
-Machines are shared and noisy, so figures are ratios where they can be, and what is compared takes turns
-in one run, each way of training in a process of its own. It measures the CPU, with torch alone; what a
-campaign adds is `archwright.bench`'s. It judges nothing.
+Machines are shared and noisy, so figures are ratios where they can be, rates are per second of a core and
+not of the clock, and what is compared takes turns in one run, each way of training in a process of its
+own. It measures the CPU, with torch alone; what a campaign adds is `archwright.bench`'s. It judges nothing.
 """
 
 from __future__ import annotations
@@ -99,11 +99,11 @@ class Figure:
 def bench(sizes: Sizes = FULL) -> dict[str, Any]:
     """The figures of one run; each `Figure` is its median, low, high and n.
 
-    ``torch``, ``cpu``: version and instruction set. ``peak``: GFLOP/s of one thread in large products, by
-    type. ``training``: for each pattern its ``params``, tokens/s of the ``plain`` loop and of the
-    ``fast`` one, which is a worker's, their ``ratio``, the fast one's ``share_of_peak`` (model FLOPs over
-    the bf16 peak), and ``plain_loss`` and ``fast_loss`` after the same steps. ``mlp``: the share of the
-    bf16 peak that an `M` ``layer`` reaches forward and backward, and its ``products`` alone.
+    ``torch``, ``cpu``: version and instruction set. ``peak``: GFLOP/s of one core in large products, by
+    type. ``training``: for each pattern its ``params``, tokens/s of one core in the ``plain`` loop and in
+    the ``fast`` one, which is a worker's, their ``ratio``, the fast one's ``share_of_peak`` (model FLOPs
+    over the bf16 peak), and ``plain_loss`` and ``fast_loss`` after the same steps. ``mlp``: the share of
+    the bf16 peak that an `M` ``layer`` reaches forward and backward, and its ``products`` alone.
     ``evaluation``: the ``job``'s pattern, preset and profile, its ``seconds`` and ``shares`` by stage.
     ``seconds``: what the benchmark took.
     """
@@ -317,10 +317,11 @@ def mlp_products(sizes: Sizes) -> Work:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Wall seconds of one call."""
-    start = time.perf_counter()
+    """Seconds of the processor that a call takes: those of the clock for one thread on a free core, and
+    what else runs on a shared machine is not counted."""
+    start = time.process_time()
     work()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 # ------------------------------------------------------------------------------------ one evaluation
