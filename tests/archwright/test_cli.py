@@ -486,6 +486,7 @@ BAD_READS = [
     (["eval", "A", "--profile", "smoke", "--preset", "minni"], "'mini'"),
     (["eval", "A", "--profile", "smoke", "--task", "compresion"], "'compression'"),
     (["pattern", "A+Mc"], "'Mc'"),
+    (["bench", "evaluater"], "'evaluator'"),
     (["pattern", "5("], "column"),
     (["pattern", "999A"], "256"),
 ]
@@ -585,7 +586,17 @@ def test_the_help_names_every_command(desk: Desk) -> None:
     """That it answers at once follows from what it imports, which test_architecture.py holds."""
     done = desk.alone("--help")
     assert done.returncode == 0
-    for command in ("run", "resume", "inspect", "sql", "replay", "eval", "pattern", "doctor"):
+    for command in (
+        "run",
+        "resume",
+        "inspect",
+        "sql",
+        "replay",
+        "eval",
+        "pattern",
+        "bench",
+        "doctor",
+    ):
         assert re.search(rf"\b{command}\b", done.stdout)
 
 
