@@ -13,8 +13,9 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from typing import Any
@@ -34,6 +35,8 @@ from search_space.ops.chunks import grouped
 from search_space.pattern import Pattern
 from search_space.presets import preset
 from search_space.primitives import attention
+from search_space.primitives.norm import EPSILON, Norm
+from search_space.primitives.short_conv import ShortConv
 
 VOCAB, LR, SEED = 16, 1e-3, 0
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -225,11 +228,12 @@ def fast_steps(model: Model, data: Split, sizes: Sizes) -> Steps:
 
 
 def plain_steps(model: Model, data: Split, sizes: Sizes) -> Steps:
-    """The same as a textbook has it: fp32, torch's own attention, none of our training code."""
+    """The same as a textbook has it: fp32, torch's own attention, norm and convolution, none of our
+    training code. The recurrent cores stay in chunks: a loop over time would be no match."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=0.0, fused=True)
 
     def run(start: int, stop: int) -> None:
-        with patch.object(attention, "causal_attention", library_attention):
+        with library():
             for inputs, labels in batches(data, sizes.batch, stop, SEED, start):
                 optimiser.zero_grad()
                 plain_loss(model, inputs, labels).backward()
@@ -244,10 +248,32 @@ def plain_loss(model: Model, inputs: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(model(inputs).flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
 
 
+@contextmanager
+def library() -> Iterator[None]:
+    """torch's own modules in place of ours that compute the same."""
+    with ExitStack() as undo:
+        undo.enter_context(patch.object(attention, "causal_attention", library_attention))
+        undo.enter_context(patch.object(Norm, "forward", library_norm))
+        undo.enter_context(patch.object(ShortConv, "mix", library_convolution))
+        yield
+
+
 def library_attention(q: Tensor, kv: KV) -> Tensor:
     """torch's fused kernel in place of `causal_attention`, without a window."""
     keys, values = (grouped(t, q.shape[1], 1) for t in (kv.keys, kv.values))
     return F.scaled_dot_product_attention(q, keys, values, is_causal=True)
+
+
+def library_norm(norm: Norm, x: Tensor) -> Tensor:
+    """In place of `Norm.forward`."""
+    return F.rms_norm(x, norm.weight.shape, norm.weight, EPSILON)
+
+
+def library_convolution(conv: ShortConv, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    """In place of `ShortConv.mix` at the start of a sequence; the state after it is not made."""
+    seen = F.pad(x.transpose(1, 2), (conv.past, 0))
+    y = F.conv1d(seen, conv.weight.t()[:, None], conv.bias, groups=conv.channels)
+    return y.transpose(1, 2), x.new_zeros(0)
 
 
 # ------------------------------------------------------------------------------------------ products

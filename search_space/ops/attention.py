@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from search_space.ops.chunks import Impl, grouped
+
+
+BLOCK = 64  # queries at a time where there are two blocks: what the mask hides of a block is left out
 
 
 class KV(NamedTuple):
@@ -43,7 +47,16 @@ def causal_attention(q: Tensor, kv: KV, impl: Impl = "chunk") -> Tensor:
         return attend(q, k, v, _masked(position, position, kv.window, kv.sink).to(q.dtype))
     if q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    return attend(q, k, v, _causal_mask(length, q.dtype, q.device))
+    mask = _causal_mask(length, q.dtype, q.device)
+    if length < 2 * BLOCK:
+        return attend(q, k, v, mask)
+    return torch.cat(
+        [
+            attend(q[:, :, a:b], k[:, :, :b], v[:, :, :b], mask[a:b, :b])
+            for a, b in pairwise((*range(0, length, BLOCK), length))
+        ],
+        2,
+    )
 
 
 def cached_attention(q: Tensor, kv: KV) -> Tensor:
