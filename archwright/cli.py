@@ -320,6 +320,23 @@ def pattern_(
 
 
 @app.command()
+def bench(
+    what: Annotated[str, typer.Argument(help="agents")] = "agents",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="See that it runs; the figures mean nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure figures, minutes, and print each beside its target."""
+    with reported(as_json):
+        from archwright import console
+        from archwright.bench import measure
+
+        found = measure(what, quick)
+        console.emit(found) if as_json else console.table(found["figures"], f"bench {what}")
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """Check this environment."""
     with reported(as_json):
