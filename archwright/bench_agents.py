@@ -10,14 +10,16 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from agents.agent import AgentSpec
 from agents.llm.loopback import Behaviour, Loopback, Received, ok
-from archwright.campaign import Campaign, Progress
+from archwright.campaign import Campaign
 from archwright.console import err
 from archwright.executor import RayExecutor
 from archwright.recipe import Recipe, parse
@@ -44,38 +46,38 @@ FULL, QUICK = Size(), Size(10, 0.02, 0.06, 0.02)
 
 def bench(size: Size) -> dict[str, Any]:
     """The JSON keys of `archwright bench agents`, without its figures: what was run, and ``campaigns``,
-    each what `campaign` returns: at the lag that a recipe has by default, and at one slot a worker."""
-    lags = lag_of(recipe("http://127.0.0.1:1", size), WORKERS), WORKERS
-    return {
-        "agents": AGENTS,
-        "workers": WORKERS,
-        "latency_seconds": size.latency,
-        "evaluation_seconds": [size.shortest, size.longest],
-        "evaluations_are": "sleeps",
-        "campaigns": [campaign(size, lag) for lag in lags],
-    }
+    each what `campaign` returns: at the lag that a recipe has by default, and at one slot a worker.
 
-
-def campaign(size: Size, lag: int) -> dict[str, Any]:
-    """Drive one campaign in a folder of its own and say how busy its evaluators were."""
-    err.print(f"a campaign of {AGENTS} model agents, {size.evaluations} evaluations, lag {lag}")
-    with TemporaryDirectory() as folder, Loopback(thinking(size.latency)) as server:
-        started = Campaign.create(recipe(server.url, size, lag), Path(folder) / "run", WORKERS)
-        executor = Sleepers(WORKERS, size)
+    A short campaign before them starts the processes and loads the SDKs; ``start_up_seconds`` is how
+    long that took until every agent had answered.
+    """
+    with Loopback(thinking(size.latency)) as server, closing(Sleepers(WORKERS, size)) as executor:
+        lag = lag_of(recipe(server.url, size), WORKERS)
         began = time.monotonic()
-        try:
-            started.run(executor, executor.look)
-        finally:
-            executor.close()
-        warm = executor.warm or executor.naps[0].began
+        campaign(server, executor, replace(size, evaluations=AGENTS), lag)
         return {
-            "lag": lag,
-            "calls": len(server.answered),
-            "calls_in_flight_at_most": server.most_in_flight,
-            "start_up_seconds": min(nap.began for nap in executor.naps) - began,
-            "wall_seconds": time.monotonic() - began,
-            **idleness(executor.naps, WORKERS, warm),
+            "agents": AGENTS,
+            "workers": WORKERS,
+            "latency_seconds": size.latency,
+            "evaluation_seconds": [size.shortest, size.longest],
+            "evaluations_are": "sleeps",
+            "start_up_seconds": time.monotonic() - began,
+            "campaigns": [campaign(server, executor, size, each) for each in (lag, WORKERS)],
         }
+
+
+def campaign(server: Loopback, executor: Sleepers, size: Size, lag: int) -> dict[str, Any]:
+    """Drive one campaign in a folder of its own and say how busy its evaluators were."""
+    err.print(f"{AGENTS} model agents, {size.evaluations} evaluations, lag {lag}")
+    executor.naps, server.most_in_flight, calls = [], 0, len(server.received)
+    with TemporaryDirectory() as folder:
+        Campaign.create(recipe(server.url, size, lag), Path(folder) / "run", WORKERS).run(executor)
+    return {
+        "lag": lag,
+        "calls": len(server.received) - calls,
+        "calls_in_flight_at_most": server.most_in_flight,
+        **idleness(executor.naps, WORKERS),
+    }
 
 
 def recipe(url: str, size: Size, lag: int | None = None) -> Recipe:
@@ -139,13 +141,11 @@ class Sleepers(RayExecutor):
     def __init__(self, workers: int, size: Size) -> None:
         super().__init__(workers)
         self.size, self.naps = size, list[Nap]()
-        self.warm: float | None = None  # when every agent had answered for the first time
 
-    def look(self, progress: Progress) -> None:
-        """Called at each turn of the driver's loop."""
-        answered = {slot.agent for slot in progress.slots if slot.status != "asked"}
-        if self.warm is None and len(answered) == AGENTS:
-            self.warm = time.monotonic()
+    def add_agent(self, spec: AgentSpec) -> None:
+        """One that an earlier campaign has brought up stays up."""
+        if spec.name not in self._agents:
+            super().add_agent(spec)
 
     def submit(self, task: Callable[..., Any], *args: Any) -> Any:
         assert task is evaluate, "there is no other task"
@@ -159,24 +159,17 @@ class Sleepers(RayExecutor):
         return found.result
 
 
-def idleness(naps: Sequence[Nap], workers: int, warm: float) -> dict[str, Any]:
-    """The share of the workers' time in which they do not evaluate, up to the tail: to when the first
-    worker has nothing left to do.
-
-    ``idle`` begins at ``warm``, by when every agent has loaded its SDK; ``idle_from_start`` with the
-    first evaluation; ``gap_seconds``: the median between two evaluations of a worker.
-    """
+def idleness(naps: Sequence[Nap], workers: int) -> dict[str, Any]:
+    """``idle``: the share of the workers' time in which they do not evaluate, from the first evaluation
+    to the tail, in which a worker has nothing left to do; ``gap_seconds``: the median between two
+    evaluations of a worker; ``wall_seconds``: from the first evaluation to the end of the last."""
     began, ended = (sorted(getattr(one, when) for one in naps) for when in ("began", "ended"))
     tail = next(end for end in ended if end > began[-1])
+    busy = sum(min(one.ended, tail) - one.began for one in naps)
     gaps = [start - end for end, start in zip(ended, began[workers:], strict=False)]
-
-    def idle(start: float) -> float:
-        inside = sum(max(0.0, min(one.ended, tail) - max(one.began, start)) for one in naps)
-        return 1 - inside / (workers * (tail - start))
-
     return {
         "evaluations": len(naps),
-        "idle": idle(min(warm, began[-1])),
-        "idle_from_start": idle(began[0]),
-        "gap_seconds": median(gaps) if gaps else 0.0,
+        "idle": 1 - busy / (workers * (tail - began[0])),
+        "gap_seconds": median(gaps),
+        "wall_seconds": ended[-1] - began[0],
     }
