@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from difflib import SequenceMatcher
+from functools import lru_cache
 from itertools import islice
 
 from search_space.pattern import Pattern
@@ -64,18 +65,23 @@ def _diverse(chosen: list[Node], others: list[Node]) -> Iterable[Node]:
     """Those least like all that is chosen, one after the other."""
     chosen, others = chosen.copy(), others.copy()
     while others:
-        pick = min(others, key=lambda node: max((_alike(node, c) for c in chosen), default=0.0))
+        pick = min(
+            others,
+            key=lambda node: max((_alike(node.pattern, c.pattern) for c in chosen), default=0.0),
+        )
         others.remove(pick)
         chosen.append(pick)
         yield pick
 
 
-def _alike(one: Node, two: Node) -> float:
+@lru_cache(maxsize=100_000)  # the same pairs come again with every prompt
+def _alike(one: str, two: str) -> float:
     return SequenceMatcher(a=_codes(one), b=_codes(two), autojunk=False).ratio()
 
 
-def _codes(node: Node) -> list[str]:
-    return [str(layer) for layer in Pattern.parse(node.pattern).layers]
+@lru_cache(maxsize=10_000)
+def _codes(pattern: str) -> tuple[str, ...]:
+    return tuple(str(layer) for layer in Pattern.parse(pattern).layers)
 
 
 def _failures(view: View) -> list[str]:

@@ -27,7 +27,7 @@ from archwright.promotion import Advance, next_advance, raised
 from archwright.recipe import BudgetSection, Recipe, parse
 from archwright.schedule import Arm, Slot, next_agent
 from archwright.seeds import derive
-from archwright.setup import REFERENCES, agent_records, agent_specs, arms_of, check
+from archwright.setup import REFERENCES, agent_records, agent_specs, arms_of, check, lag_of
 from archwright.standings import margin, pooled_deviation
 from evaluator.evaluate import Job, evaluate
 from evaluator.outcome import Result
@@ -115,7 +115,7 @@ class Campaign:
         Raises RecipeError before anything is written, and LedgerError for the folder.
         """
         check(recipe)
-        lag = recipe.lag or workers
+        lag = lag_of(recipe, workers)
         recipe = recipe.model_copy(update={"workers": workers, "lag": lag})
         ledger = Ledger(database.create(folder), folder, _session())
         stored, records = recipe.model_dump(mode="json"), agent_records(recipe)

@@ -318,7 +318,7 @@ def pattern_(
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(help="evaluator")] = "evaluator",
+    what: Annotated[str, typer.Argument(help="evaluator or agents")] = "evaluator",
     quick: Annotated[
         bool, typer.Option("--quick", help="See that it runs; the figures mean nothing.")
     ] = False,

@@ -17,9 +17,11 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from archwright.campaign import Progress
 from archwright.recipe import Recipe
+from archwright.schedule import STOPPING
 from archwright.setup import arms_of
 
 # Where stdout is no terminal nobody wraps the lines, so tables may be as wide as they are.
@@ -52,18 +54,30 @@ def table(rows: Sequence[Mapping[str, Any]], title: str, columns: Sequence[str] 
         return
     names = columns or list(rows[0])
     grid = Table(
-        title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, pad_edge=False
+        title=Text(title),
+        title_justify="left",
+        header_style="bold",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
     )
     for name in names:
         numeric = isinstance(rows[0].get(name), int | float)
         grid.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        grid.add_row(*(cell(row.get(name)) for name in names))
+        grid.add_row(
+            *(Text(shown(name, row.get(name))) for name in names)
+        )  # brackets are no markup
     out.print(grid)
 
 
+def shown(name: str, value: Any) -> str:
+    """A column's value for the eye; money that is not known is said to be so, since it is not nothing."""
+    return "unknown" if value is None and name in ("usd", "cost_usd") else cell(value)
+
+
 def cell(value: Any) -> str:
-    """A value for the eye: floats to four digits, nothing as a dash."""
+    """A value for the eye: floats to four digits, nothing as a dash, and no control characters, which
+    a model may have written and a terminal would obey."""
     match value:
         case None | "":
             return "-"
@@ -74,7 +88,11 @@ def cell(value: Any) -> str:
         case list() | dict():
             return json.dumps(value, default=_plain)
         case _:
-            return str(value)
+            return "".join(c if c.isprintable() or c in "\n\t" else _escaped(c) for c in str(value))
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
 
 
 def details(row: Mapping[str, Any]) -> None:
@@ -83,7 +101,7 @@ def details(row: Mapping[str, Any]) -> None:
     for key, value in row.items():
         if key not in nested:
             out.print(f"[bold]{key}[/bold]: ", end="")
-            out.print(cell(value), markup=False, soft_wrap=True)
+            out.print(shown(key, value), markup=False, soft_wrap=True)
     for key, value in nested.items():
         table(value, key)
 
@@ -131,6 +149,10 @@ def outcome(summary: Mapping[str, Any]) -> None:
         out.print(_advantage(control))
     for row in summary["rungs"]:
         out.print(_correlation(row))
+    for agent, reason in summary["stopped"].items():
+        out.print(_stopped(agent, reason), markup=False)
+    if summary["spend"]["calls"]:
+        out.print(_spend(summary["spend"]))
     out.print(
         f"{summary['evaluations']} evaluations, {summary['failures']} failures, "
         f"{summary['seconds']:.0f} s; inspect: archwright inspect {summary['run']}"
@@ -157,6 +179,17 @@ def _correlation(row: Mapping[str, Any]) -> str:
     return f"{text} over {row['candidates']} candidates"
 
 
+def _stopped(agent: str, reason: str) -> str:
+    return f"agent {agent} is stopped, the others go on: {reason}; its key has to be mended"
+
+
+def _spend(spend: Mapping[str, Any]) -> str:
+    usd = spend["usd"]
+    cost = "unknown, as the price of a model is" if usd is None else f"${usd:.4f}"
+    tokens = f"{spend['input_tokens']} input and {spend['output_tokens']} output tokens"
+    return f"{spend['calls']} model calls, {tokens}; cost {cost}"
+
+
 class Watcher:
     """Live progress on stderr: one redrawn line on a terminal, a line per change elsewhere."""
 
@@ -166,6 +199,7 @@ class Watcher:
         self.live = Live(console=err, refresh_per_second=4) if err.is_terminal else None
         self.start = time.monotonic()
         self.shown: tuple[str, int, int] | None = None
+        self.stopped: set[str] = set()  # the agents of whom that was said
 
     def __enter__(self) -> Watcher:
         if self.live is not None:
@@ -177,6 +211,7 @@ class Watcher:
             self.live.stop()
 
     def __call__(self, progress: Progress) -> None:
+        self._say_who_stopped(progress)
         line = self._line(progress)
         if self.live is not None:
             self.live.update(f"{line}  {progress.seconds:.0f} s{self._eta(progress)}")
@@ -185,6 +220,12 @@ class Watcher:
         if mark != self.shown:
             err.print(f"{progress.seconds:6.0f} s  {line}", soft_wrap=True)
         self.shown = mark
+
+    def _say_who_stopped(self, progress: Progress) -> None:
+        for slot in progress.slots:
+            if slot.failure in STOPPING and slot.node and slot.agent not in self.stopped:
+                self.stopped.add(slot.agent)
+                err.print(_stopped(slot.agent, slot.node.detail), markup=False, soft_wrap=True)
 
     def _line(self, progress: Progress) -> str:
         nodes = [s.node for s in progress.slots if s.node is not None]

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
+from agents.llm import KEYS
 from archwright.environment import default_workers, device_name
 
 OURS = ("agents", "archwright", "evaluator", "sandbox", "search_space", "storage")
-KEYS = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY")
 
 
 def checks() -> list[dict[str, Any]]:

@@ -10,11 +10,13 @@ import asyncio
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from agents.agent import Agent, AgentSpec
+from agents.llm import KEYS
 from storage.records import View
 
 
@@ -85,10 +87,23 @@ def gpu_share(gpus: float, workers: int) -> float:
     return math.floor(10_000 / math.ceil(workers / gpus)) / 10_000 if gpus else 0.0
 
 
+class KeyedAgent(Agent):
+    """An agent in a process of its own, which alone gets the keys; ``keys``: variable -> value.
+
+    They come as an argument, since Ray writes the environments that it is asked for to its log and to
+    command lines; and a variable set by the process itself is not in its /proc/PID/environ.
+    """
+
+    def __init__(self, spec: AgentSpec, keys: Mapping[str, str]) -> None:
+        os.environ.update(keys)
+        super().__init__(spec)
+
+
 class RayExecutor:
     """Ray tasks of one core each, and of a share of a GPU where there are any; one actor per agent.
 
-    ``address`` joins a running cluster; None starts a local Ray, which ``close`` stops again.
+    ``address`` joins a running cluster; None starts a local Ray, which ``close`` stops again. Its
+    processes inherit this environment without the keys of models: who evaluates has no use for them.
     """
 
     # Bytes; what crosses is small but for checkpoints, which may spill to disk; Ray's default is gigabytes.
@@ -104,13 +119,14 @@ class RayExecutor:
         self._agents: dict[str, Any] = {}
         self._tasks: dict[Callable[..., Any], Any] = {}
         local = {} if address else self._local(workers)
-        ray.init(
-            address or "local",  # not whatever other Ray runs on this machine
-            log_to_driver=False,
-            include_dashboard=False,
-            logging_level=logging.ERROR,
-            **local,
-        )
+        with without(KEYS) as self._keys:
+            ray.init(
+                address or "local",  # not whatever other Ray runs on this machine
+                log_to_driver=False,
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+                **local,
+            )
         gpus = self._ray.cluster_resources().get("GPU", 0.0)
         self._share = gpu_share(gpus, workers)
         # Ray would start a process for each GPU task. Kept ones save the start, but stay on the GPU that
@@ -121,8 +137,8 @@ class RayExecutor:
         return {"num_cpus": workers, "object_store_memory": self.OBJECT_STORE}
 
     def add_agent(self, spec: AgentSpec) -> None:
-        actor = self._ray.remote(num_cpus=0, max_restarts=3, max_concurrency=64)(Agent)
-        self._agents[spec.name] = actor.remote(spec)
+        actor = self._ray.remote(num_cpus=0, max_restarts=3, max_concurrency=64)(KeyedAgent)
+        self._agents[spec.name] = actor.remote(spec, self._keys)
 
     def propose(self, agent: str, view: View, seed: int) -> Any:
         return self._agents[agent].propose.remote(view, seed)
@@ -146,3 +162,13 @@ class RayExecutor:
 
     def close(self) -> None:
         self._ray.shutdown()
+
+
+@contextmanager
+def without(variables: Sequence[str]) -> Iterator[dict[str, str]]:
+    """An environment without these variables for a while; gives those that there were."""
+    kept = {name: os.environ.pop(name) for name in variables if name in os.environ}
+    try:
+        yield kept
+    finally:
+        os.environ.update(kept)

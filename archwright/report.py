@@ -14,6 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from archwright.recipe import Recipe, parse
+from archwright.schedule import STOPPING
 from archwright.setup import arms_of
 from archwright.standings import (
     Estimate,
@@ -27,6 +28,7 @@ from archwright.standings import (
 )
 from storage import queries
 from storage.models import Agent, Candidate, Evaluation, LLMCall, Proposal
+from storage.records import Money
 
 STATUSES = ("accepted", "duplicate", "failed", "promoted")
 
@@ -102,6 +104,7 @@ def summary(db: Session, run: str) -> dict[str, Any]:
         "controls": controls(db),
         "rungs": rungs(db),
         "spend": spend(db),
+        "stopped": stopped(db),
         "seconds": campaign.seconds,
     }
 
@@ -181,6 +184,12 @@ def spend(db: Session) -> dict[str, Any]:
     return {"calls": money.calls, "usd": money.usd, **queries.totals(db)}
 
 
+def stopped(db: Session) -> dict[str, str]:
+    """The agents that cannot go on, as their key is refused, with what the provider said."""
+    rows = [p for p in queries.proposals(db) if p.failure in STOPPING]
+    return {p.agent.name: p.detail for p in reversed(rows)}
+
+
 def candidate(db: Session, identity: int) -> dict[str, Any]:
     """Everything about one candidate. Raises ValueError when there is none of that id."""
     row = db.get(Candidate, identity)
@@ -242,13 +251,24 @@ def candidates(db: Session, limit: int | None = None) -> list[dict[str, Any]]:
 
 
 def agents(db: Session) -> list[dict[str, Any]]:
-    """Each agent with what it proposed, what of it was promoted, and the best score seen at the highest
-    rung it reached."""
+    """Each agent with what it proposed, what of it was promoted, the best score seen at the highest rung
+    it reached, its calls and what they cost (None: not known), and why it was stopped, if it was."""
     scores, everything = _scores(db), queries.proposals(db)
+    spending, ended = spend_by_agent(db), stopped(db)
     return [
-        _agent(agent, [p for p in everything if p.agent_id == agent.id], scores)
+        {
+            **_agent(agent, [p for p in everything if p.agent_id == agent.id], scores),
+            **_paid(row for row in spending if row["agent"] == agent.name),
+            "stopped": ended.get(agent.name),
+        }
         for agent in queries.agents(db)
     ]
+
+
+def _paid(spending: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Calls and cost over all models of an agent."""
+    money = sum((Money(row["calls"], row["usd"]) for row in spending), Money())
+    return {"calls": money.calls, "usd": money.usd}
 
 
 def _agent(agent: Agent, proposals: list[Proposal], scores: list[Scores]) -> dict[str, Any]:
@@ -278,9 +298,13 @@ def failures(db: Session, limit: int | None = None) -> list[dict[str, Any]]:
 
 
 def spend_by_agent(db: Session, limit: int | None = None) -> list[dict[str, Any]]:
-    """Model calls by agent and model."""
+    """Model calls by agent and model; ``usd`` is None where the cost of any of them is not known, and
+    ``known_usd`` what the others cost."""
     query = "SELECT * FROM spend" + (f" LIMIT {limit:d}" if limit is not None else "")
-    return [dict(row._mapping) for row in db.execute(text(query))]
+    rows = [dict(row._mapping) for row in db.execute(text(query))]
+    return [
+        {**row, "usd": None if row["calls_without_price"] else row["known_usd"]} for row in rows
+    ]
 
 
 def call(db: Session, identity: int) -> LLMCall:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 ATTEMPTS = 3  # slots an arm may use per evaluation of its quota, so that duplicates cannot go on
 # The provider's trouble is nobody's attempt; an agent whose key is refused cannot go on.
-UNCHARGED = frozenset({"rate_limited", "overloaded", "server_error", "timeout", "connection"})
 STOPPING = frozenset({"auth"})
+UNCHARGED = STOPPING | {"rate_limited", "overloaded", "server_error", "timeout", "connection"}
 
 
 @dataclass(frozen=True)

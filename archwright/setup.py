@@ -71,6 +71,15 @@ def arms_of(recipe: Recipe) -> list[Arm]:
     return [search, *(Arm(control.name, (control.name,), quota) for control in recipe.controls)]
 
 
+def lag_of(recipe: Recipe, workers: int) -> int:
+    """The recipe's lag, or else a slot in flight for every worker, busy with one, and for every agent
+    that asks a model, thinking about one: workers do not wait for models."""
+    if recipe.lag is not None:
+        return recipe.lag
+    quotes = [Agent(spec).quote(View(), 0) for spec in agent_specs(recipe)]
+    return workers + sum(quote is not None for quote in quotes)
+
+
 def agent_specs(recipe: Recipe, notes: str = "") -> list[AgentSpec]:
     """Every agent of the recipe, the references among them."""
     patterns = list(recipe.references.patterns.values())

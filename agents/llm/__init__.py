@@ -1,11 +1,12 @@
 """Talking to language models: one call in, one full record out. No SDK is loaded before a call."""
 
-from agents.llm.clients import Client, MissingKey, connect
+from agents.llm.clients import KEYS, Client, MissingKey, connect
 from agents.llm.prices import Price, cost, load_prices, worst_case
 from agents.llm.scripted import ScriptedClient
 from agents.llm.types import Call, Message, ModelName, Outcome, Prompt
 
 __all__ = [
+    "KEYS",
     "Call",
     "Client",
     "Message",

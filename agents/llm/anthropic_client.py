@@ -85,7 +85,6 @@ class AnthropicClient:
         self, client: anthropic.AsyncAnthropic, exchange: Exchange, prompt: Prompt, forced: bool
     ) -> Reading:
         body = _body(self._name.model, prompt, forced)
-        exchange.sent(body)
         raw = await client.messages.with_raw_response.create(**body)
         return _read_message(exchange.received(raw.http_response.content))
 

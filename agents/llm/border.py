@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import json
 import ssl
 import time
 from collections.abc import Awaitable
@@ -44,16 +43,15 @@ class Exchange:
         self._reply = ""
         self._attempts = 0
 
-    async def count(self, request: object) -> None:
-        """The HTTP client's request hook: runs once for each request put on the wire."""
+    async def sent(self, request: Any) -> None:
+        """The HTTP client's request hook: runs once for each request put on the wire, and keeps its
+        body as the SDK wrote it, the last one's."""
         self._attempts += 1
-
-    def sent(self, body: dict[str, Any]) -> None:
-        """Keep the request's body; ASCII JSON, so that any text in it can be stored."""
-        self._request, self._reply = self._scrub(json.dumps(body)), ""
+        self._request, self._reply = self._scrub(request.content.decode()), ""
 
     def received(self, content: bytes) -> dict[str, Any]:
-        """Keep the reply's body and return the object in it. Raises Malformed."""
+        """Keep the reply's body as it came, one that is too long at its head, and return the object in
+        it. Raises Malformed."""
         text = self._scrub(content.decode("utf-8", "replace"))
         if len(content) > MAX_REPLY_BYTES:
             self._reply = text[:KEPT_CHARACTERS]
@@ -90,7 +88,7 @@ class Exchange:
 def http_options(exchange: Exchange) -> dict[str, Any]:
     """Settings of the HTTP client of one call, beyond the SDK's own."""
     return {
-        "event_hooks": {"request": [exchange.count]},
+        "event_hooks": {"request": [exchange.sent]},
         "follow_redirects": False,  # one would carry key and prompt to a host the user did not name
         "verify": _tls(),
     }

@@ -14,7 +14,8 @@ from agents.llm.border import NO_KEY
 from agents.llm.openai_client import OpenAIClient
 from agents.llm.types import Call, ModelName, Prompt
 
-_KEYS = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY"}
+_KEY_OF = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY"}
+KEYS = tuple(_KEY_OF.values())  # the variables of the environment that hold a key
 
 
 class MissingKey(ValueError):
@@ -36,10 +37,10 @@ def connect(name: ModelName, *, timeout_seconds: float) -> Client:
     named that server. Without `base_url` the SDKs honour ANTHROPIC_BASE_URL and OPENAI_BASE_URL.
     Raises MissingKey.
     """
-    key = os.environ.get(_KEYS[name.provider], "").strip()
+    key = os.environ.get(_KEY_OF[name.provider], "").strip()
     if not key and name.base_url is None:
         raise MissingKey(
-            f"model {name} needs {_KEYS[name.provider]} in the environment: "
+            f"model {name} needs {_KEY_OF[name.provider]} in the environment: "
             "export it, or use a model with @base_url of a local server"
         )
     if name.provider == "anthropic":

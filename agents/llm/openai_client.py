@@ -80,7 +80,6 @@ class OpenAIClient:
         self, client: openai.AsyncOpenAI, exchange: Exchange, prompt: Prompt
     ) -> Reading:
         body = _responses_body(self._name.model, prompt)
-        exchange.sent(body)
         raw = await client.responses.with_raw_response.create(**body)
         return _read_response(exchange.received(raw.http_response.content))
 
@@ -107,7 +106,6 @@ class OpenAIClient:
         self, client: openai.AsyncOpenAI, exchange: Exchange, prompt: Prompt, structured: bool
     ) -> Reading:
         body = _chat_body(self._name.model, prompt, structured)
-        exchange.sent(body)
         raw = await client.chat.completions.with_raw_response.create(**body)
         return _read_completion(exchange.received(raw.http_response.content))
 

@@ -118,11 +118,11 @@ class Outcome(StrEnum):
 class Call:
     """The record of one attempt at a completion, free of headers and of the key.
 
-    `request` is the JSON body sent (the last one, where a fallback sent two), `reply` the body that
-    came back, errors included. Token counts are the provider's own, None where it gave none;
-    `input_tokens` includes those read from (`cached_tokens`) and written to
-    (`cache_write_tokens`) the prompt cache, `output_tokens` includes `reasoning_tokens`.
-    `http_attempts` counts requests on the wire, retries and fallbacks included.
+    `request` is the body that went over the wire (the last one, where a fallback or a retry sent
+    several; empty where none did), `reply` the body that came back, errors included. Token counts are
+    the provider's own, None where it gave none; `input_tokens` includes those read from
+    (`cached_tokens`) and written to (`cache_write_tokens`) the prompt cache, `output_tokens` includes
+    `reasoning_tokens`. `http_attempts` counts requests on the wire, retries and fallbacks included.
     """
 
     provider: str

@@ -16,8 +16,9 @@ from torch.nn import functional as F
 
 from search_space.ops.chunks import Impl, grouped
 
-
-BLOCK = 64  # queries at a time where there are two blocks: what the mask hides of a block is left out
+BLOCK = (
+    64  # queries at a time where there are two blocks: what the mask hides of a block is left out
+)
 
 
 class KV(NamedTuple):

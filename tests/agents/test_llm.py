@@ -19,7 +19,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import (
+
+import agents.llm
+from agents.llm import (
+    Call,
+    Message,
+    MissingKey,
+    ModelName,
+    Outcome,
+    Price,
+    Prompt,
+    ScriptedClient,
+    connect,
+    cost,
+    load_prices,
+    worst_case,
+)
+from agents.llm.anthropic_client import AnthropicClient
+from agents.llm.loopback import (
     CACHED,
     INPUT,
     OUTPUT,
@@ -40,23 +57,6 @@ from loopback import (
     truncated,
     unless,
 )
-
-import agents.llm
-from agents.llm import (
-    Call,
-    Message,
-    MissingKey,
-    ModelName,
-    Outcome,
-    Price,
-    Prompt,
-    ScriptedClient,
-    connect,
-    cost,
-    load_prices,
-    worst_case,
-)
-from agents.llm.anthropic_client import AnthropicClient
 from agents.llm.openai_client import OpenAIClient
 from agents.llm.replies import last_fenced
 
@@ -131,7 +131,8 @@ def test_ok_gives_data_counts_and_the_request_as_sent(
     assert 0 < call.latency_seconds < 10
     [received] = server.received
     assert received.path == PATHS[wire]
-    assert json.loads(call.request) == received.body
+    assert call.request.encode() == received.content
+    assert [call.reply.encode()] == [body for _, body in server.answered]
     assert KEY in received.headers.get("x-api-key", received.headers.get("authorization", ""))
     assert json.loads(call.reply)["model"] == "m"
 
@@ -277,7 +278,10 @@ def test_control_characters_arrive_in_data_and_not_in_errors(
     wire: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     odd = {"hypothesis": "a\x00b\x1b[31m\u2028\r\né"}
-    assert ask(wire, monkeypatch, ok(odd))[0].data == odd
+    prompt = dataclasses.replace(PROMPT, system=odd["hypothesis"])
+    call, server = ask(wire, monkeypatch, ok(odd), prompt=prompt)
+    assert call.data == odd
+    assert call.request.encode() == server.received[0].content
     call, _ = ask(wire, monkeypatch, status(400, message="a\x00b\x1b[31m\u2028\r\né"))
     assert call.error == "HTTP 400: a b [31m é"
     call, _ = ask(wire, monkeypatch, text('```json\n{"code": "line 1\nline 2\tx"}\n```'))

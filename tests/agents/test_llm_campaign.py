@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import Behaviour, Loopback, malformed, ok, refusal, status, text
 from sqlalchemy.orm import Session
 
 from agents.agent import Agent
+from agents.llm.loopback import Behaviour, Loopback, malformed, ok, refusal, status, text
 from archwright import inspection, report
 from archwright.campaign import Campaign
 from archwright.executor import LocalExecutor

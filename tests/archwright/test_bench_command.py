@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from archwright.bench import Observation, row, utilisation
+from archwright.bench import row
+from archwright.bench_evaluator import Observation, utilisation
 from evaluator.outcome import Result, Spent
 from evaluator.stages import STAGES
 

@@ -1,8 +1,8 @@
-"""A small real HTTP server on 127.0.0.1 that speaks the three wire formats by script.
+"""A double of the providers: a small real HTTP server on 127.0.0.1 that speaks their three wire formats.
 
 `/v1/messages` (Anthropic), `/v1/responses` and `/v1/chat/completions` (OpenAI). Each request takes
-the next behaviour of the list; a request beyond the list is answered 418, which no SDK retries. It
-is no model: it looks into a request only where a behaviour says so.
+the next behaviour of a list, or the one that a function chooses for it. Tests and `archwright bench
+agents` drive the real SDKs against it. It is no model, checks no key and leaves this machine never.
 """
 
 from __future__ import annotations
@@ -13,26 +13,46 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from socketserver import ThreadingMixIn
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
-# The same usage on every wire, in the meaning of `Call`: total input, cached, written, output, ...
 INPUT, CACHED, WRITTEN, OUTPUT, REASONING = 100, 20, 10, 40, 15
 HUGE = 2_000_000
 
 
+class Tokens(NamedTuple):
+    """The usage that an answer reports, on every wire, in the meaning of `Call`: input in all, and so on."""
+
+    input: int = INPUT
+    cached: int = CACHED
+    written: int = WRITTEN
+    output: int = OUTPUT
+    reasoning: int = REASONING
+
+
+TOKENS = Tokens()
+
+
 @dataclass(frozen=True)
 class Received:
-    """One request as it arrived; `at` is `time.monotonic()`."""
+    """One request as it arrived, `content` to the byte; `at` is `time.monotonic()`."""
 
     path: str
     headers: dict[str, str]
-    body: dict[str, Any]
+    content: bytes
     at: float
+
+    @cached_property
+    def body(self) -> dict[str, Any]:
+        """The object in it."""
+        body: dict[str, Any] = json.loads(self.content)
+        return body
 
 
 @dataclass(frozen=True)
@@ -43,11 +63,12 @@ class Behaviour:
     value: Any = None
     headers: tuple[tuple[str, str], ...] = ()
     then: Behaviour | None = None
+    tokens: Tokens = TOKENS
 
 
-def ok(data: dict[str, Any]) -> Behaviour:
+def ok(data: dict[str, Any], tokens: Tokens = TOKENS) -> Behaviour:
     """The structured reply as the wire carries it: a tool call or JSON text."""
-    return Behaviour("ok", data)
+    return Behaviour("ok", data, tokens=tokens)
 
 
 def text(words: str) -> Behaviour:
@@ -102,7 +123,7 @@ def unless(found: Callable[[dict[str, Any]], object], message: str, then: Behavi
     return Behaviour("unless", (found, message), then=then)
 
 
-def _messages(kind: str, value: Any) -> dict[str, Any]:
+def _messages(kind: str, value: Any, tokens: Tokens) -> dict[str, Any]:
     stops = {"ok": "tool_use", "text": "end_turn", "refusal": "refusal", "truncated": "max_tokens"}
     call = {"type": "tool_use", "id": "toolu_1", "name": "reply", "input": value}
     thinking = {"type": "thinking", "thinking": "", "signature": "s"}
@@ -117,28 +138,29 @@ def _messages(kind: str, value: Any) -> dict[str, Any]:
         "stop_reason": stops[kind],
         "stop_details": details if kind == "refusal" else None,
         "usage": {
-            "input_tokens": INPUT - CACHED - WRITTEN,
-            "cache_read_input_tokens": CACHED,
-            "cache_creation_input_tokens": WRITTEN,
-            "output_tokens": OUTPUT,
-            "output_tokens_details": {"thinking_tokens": REASONING},
+            "input_tokens": tokens.input - tokens.cached - tokens.written,
+            "cache_read_input_tokens": tokens.cached,
+            "cache_creation_input_tokens": tokens.written,
+            "output_tokens": tokens.output,
+            "output_tokens_details": {"thinking_tokens": tokens.reasoning},
         },
     }
 
 
-def _openai_usage(input_name: str, output_name: str) -> dict[str, Any]:
+def _openai_usage(tokens: Tokens, input_name: str, output_name: str) -> dict[str, Any]:
+    details = {"cached_tokens": tokens.cached, "cache_write_tokens": tokens.written}
     return {
-        input_name: INPUT,
-        f"{input_name}_details": {"cached_tokens": CACHED, "cache_write_tokens": WRITTEN},
-        output_name: OUTPUT,
-        f"{output_name}_details": {"reasoning_tokens": REASONING},
-        "total_tokens": INPUT + OUTPUT,
+        input_name: tokens.input,
+        f"{input_name}_details": details,
+        output_name: tokens.output,
+        f"{output_name}_details": {"reasoning_tokens": tokens.reasoning},
+        "total_tokens": tokens.input + tokens.output,
     }
 
 
-def _responses(kind: str, value: Any) -> dict[str, Any]:
+def _responses(kind: str, value: Any, tokens: Tokens) -> dict[str, Any]:
     words = json.dumps(value) if kind == "ok" else value
-    said = {"type": "output_text", "text": words, "annotations": []}
+    said: dict[str, Any] = {"type": "output_text", "text": words, "annotations": []}
     part = {"type": "refusal", "refusal": value} if kind == "refusal" else said
     cut = kind == "truncated"
     return {
@@ -152,11 +174,11 @@ def _responses(kind: str, value: Any) -> dict[str, Any]:
             {"type": "reasoning", "id": "rs_1", "summary": []},
             {"type": "message", "id": "msg_1", "role": "assistant", "content": [part]},
         ],
-        "usage": _openai_usage("input_tokens", "output_tokens"),
+        "usage": _openai_usage(tokens, "input_tokens", "output_tokens"),
     }
 
 
-def _completions(kind: str, value: Any) -> dict[str, Any]:
+def _completions(kind: str, value: Any, tokens: Tokens) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": value, "refusal": None}
     if kind == "ok":
         message["content"] = json.dumps(value)
@@ -169,7 +191,7 @@ def _completions(kind: str, value: Any) -> dict[str, Any]:
         "created": 1,
         "model": "m",
         "choices": [{"index": 0, "message": message, "finish_reason": finish}],
-        "usage": _openai_usage("prompt_tokens", "completion_tokens"),
+        "usage": _openai_usage(tokens, "prompt_tokens", "completion_tokens"),
     }
 
 
@@ -187,9 +209,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.close_connection = True
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        content = self.rfile.read(int(self.headers["content-length"]))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        self._act(self.server.take(Received(self.path, headers, body, time.monotonic())))
+        self.request_received = Received(self.path, headers, content, time.monotonic())
+        with self.server.serving():
+            self._act(self.server.take(self.request_received))
 
     def _act(self, behaviour: Behaviour) -> None:
         kind, value = behaviour.kind, behaviour.value
@@ -203,9 +227,11 @@ class _Handler(BaseHTTPRequestHandler):
             error = {"type": "error", "error": {"type": "some_error", "message": value[1]}}
             self._send(value[0], json.dumps(error).encode(), behaviour.headers)
         else:
-            self._send(200, json.dumps(_WIRES[self.path](kind, value)).encode())
+            body = _WIRES[self.path](kind, value, behaviour.tokens)
+            self._send(200, json.dumps(body).encode())
 
     def _send(self, code: int, body: bytes, headers: Sequence[tuple[str, str]] = ()) -> None:
+        self.server.answered.append((self.request_received, body))
         self._head(code, len(body), headers)
         self.wfile.write(body)
 
@@ -233,19 +259,25 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class Loopback(ThreadingMixIn, HTTPServer):
-    """`with Loopback([ok({...})]) as server:`; requests in `server.received`, address in `url`.
+    """`with Loopback([ok({...})]) as server:`; its address is `url`.
 
-    Leaving the block ends every hanging answer and joins every thread.
+    ``script``: a behaviour for each request in turn, and 418, which no SDK retries, for any beyond;
+    or a function that is called with each request, in a thread of its own, and may wait. `received`
+    holds the requests, `answered` the whole answers with the request of each, `most_in_flight` how
+    many requests were open at once. Leaving the block ends every hanging answer and joins every thread.
     """
 
     daemon_threads = False
     block_on_close = True
 
-    def __init__(self, behaviours: Sequence[Behaviour]) -> None:
+    def __init__(self, script: Sequence[Behaviour] | Callable[[Received], Behaviour]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.received: list[Received] = []
+        self.answered: list[tuple[Received, bytes]] = []
+        self.in_flight = self.most_in_flight = 0
         self.closing = threading.Event()
-        self._script = list(behaviours)
+        self._choose = script if callable(script) else self._next
+        self._script = [] if callable(script) else list(script)
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
 
@@ -255,20 +287,32 @@ class Loopback(ThreadingMixIn, HTTPServer):
 
     def take(self, request: Received) -> Behaviour:
         """Record `request` and give the behaviour for it."""
+        self.received.append(request)
+        return self._choose(request)
+
+    def _next(self, request: Received) -> Behaviour:
         with self._lock:
-            self.received.append(request)
             if not self._script:
                 return status(418, message="the loopback's script is exhausted")
-            return self._choose(request)
+            first = self._script[0]
+            if first.then is not None:
+                found, message = first.value
+                if found(request.body):
+                    return status(400, message=message)
+            self._script.pop(0)
+            return first.then or first
 
-    def _choose(self, request: Received) -> Behaviour:
-        first = self._script[0]
-        if first.then is not None:
-            found, message = first.value
-            if found(request.body):
-                return status(400, message=message)
-        self._script.pop(0)
-        return first.then or first
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Count a request as in flight."""
+        with self._lock:
+            self.in_flight += 1
+            self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.in_flight -= 1
 
     def __enter__(self) -> Loopback:
         self._thread.start()
