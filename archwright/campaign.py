@@ -24,6 +24,7 @@ from archwright.candidates import composition, job_of, profile_label, space_of
 from archwright.environment import facts
 from archwright.executor import Executor, Fault
 from archwright.promotion import Advance, next_advance, raised
+from archwright.provenance import check_unchanged
 from archwright.recipe import BudgetSection, Recipe, parse
 from archwright.schedule import Arm, Slot, next_agent
 from archwright.seeds import derive
@@ -124,8 +125,16 @@ class Campaign:
 
     @classmethod
     def open(cls, folder: Path) -> Campaign:
-        """The campaign of a run folder, to go on with it. Raises LedgerError."""
-        return cls(folder, Ledger(database.open_(folder), folder, _session()))
+        """The campaign of a run folder, to go on with it.
+
+        Raises LedgerError, and ValueError where its data or its profile are not what they were.
+        """
+        campaign = cls(folder, Ledger(database.open_(folder), folder, _session()))
+        with campaign._read() as db:
+            began = queries.began_with(db)
+        if began is not None:
+            check_unchanged(campaign.recipe, *began)
+        return campaign
 
     def run(
         self, executor: Executor, progress: Callable[[Progress], None] = lambda _: None
@@ -434,10 +443,17 @@ class Campaign:
             self.ledger.finish(evaluation, (), {}, INFRASTRUCTURE, result.detail)
         else:
             metrics = [(m.name, m.split, m.value) for m in result.metrics]
-            cost = asdict(result.spent)
-            del cost["eager"]  # a fact, no number: the ledger has no place for it
-            failure = result.failure
-            self.ledger.finish(evaluation, metrics, cost, failure, result.detail, result.checkpoint)
+            spent, failure = asdict(result.spent), result.failure
+            del spent["eager"]  # among the facts
+            self.ledger.finish(
+                evaluation,
+                metrics,
+                spent,
+                failure,
+                result.detail,
+                result.checkpoint,
+                result.facts,
+            )
         with self._read() as db:
             for state in self.slots:
                 if evaluation in state.pending:

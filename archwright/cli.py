@@ -298,6 +298,7 @@ def eval_(
         row = score(pattern, preset, profile, seeds, tuple(task or ()))
         console.emit(row) if as_json else console.details(row)
     if row["score"] is None:
+        typer.echo(f"archwright: {row['pattern']} has no score: {row['detail']}", err=True)
         raise typer.Exit(FAILED)
 
 

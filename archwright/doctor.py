@@ -15,6 +15,9 @@ import torch
 
 from agents.llm import KEYS
 from archwright.environment import default_workers, device_name
+from evaluator import memory
+from evaluator.tasks.lra import VARIABLE
+from evaluator.tasks.text import NAMED, read_corpus
 
 OURS = ("agents", "archwright", "evaluator", "sandbox", "search_space", "storage")
 
@@ -25,6 +28,8 @@ def checks() -> list[dict[str, Any]]:
         _python,
         _packages,
         _machine,
+        _memory,
+        _corpora,
         _keys,
         _ray,
     )
@@ -53,6 +58,28 @@ def _machine() -> Iterator[tuple[str, bool | None, str]]:
     yield "device", True, device_name()
     yield "cores", True, f"{cores}; {default_workers()} workers by default"
     yield "sandbox", None, "not needed: only compositions of known primitives are evaluated"
+
+
+def _memory() -> Iterator[tuple[str, bool | None, str]]:
+    machine, share = memory.readable(memory.machine()), memory.readable(memory.share())
+    yield "memory", True, f"{machine}; {share} for each worker, if there is one per core"
+
+
+def _corpora() -> Iterator[tuple[str, bool | None, str]]:
+    for name in NAMED:
+        try:
+            corpus = read_corpus(name)
+        except ValueError as error:
+            yield f"corpus {name}", None, f"not there: {error}"
+        else:
+            yield f"corpus {name}", True, f"{len(corpus.data):,} bytes, sha256 {corpus.sha256}"
+    folder = os.environ.get(VARIABLE, "")
+    if not folder:
+        yield VARIABLE, None, "not set: only needed for the Long Range Arena's data, in that folder"
+    elif Path(folder).is_dir():
+        yield VARIABLE, True, folder
+    else:
+        yield VARIABLE, False, f"{folder} is no folder: correct the path, or unset it"
 
 
 def _keys() -> Iterator[tuple[str, bool | None, str]]:

@@ -10,11 +10,14 @@ from typing import Any
 import torch
 
 from agents.agent import Agent
-from archwright.recipe import Recipe
+from archwright.recipe import Recipe, RecipeError
 from archwright.setup import agent_specs, arms_of, profile_of
-from evaluator.evaluate import seed_of
+from evaluator import memory
+from evaluator.evaluate import classified, seed_of
+from evaluator.outcome import CandidateFailure
 from evaluator.rungs import most, shares
-from evaluator.train import train
+from evaluator.tasks import Split, Task
+from evaluator.train import Training, train
 from search_space.model import Model
 from search_space.pattern import Pattern
 from search_space.presets import preset
@@ -54,26 +57,40 @@ def search(recipe: Recipe) -> tuple[int, Fraction]:
 
 
 def probe(recipe: Recipe) -> tuple[float, int]:
-    """Seconds and tokens of one evaluation of a model of all the space's primitives, on one thread."""
+    """Seconds and tokens of one evaluation of a model of all the space's primitives, on one thread.
+
+    Raises RecipeError for a model that does not fit into a worker's memory.
+    """
     torch.set_num_threads(1)
+    memory.bound(recipe.workers)
+    chosen, seconds, tokens = profile_of(recipe), 0.0, 0
+    for task in chosen.tasks:
+        data = task.split("train", 0)
+        steps = sum(training.of(len(data.inputs)).steps for training in chosen.trainings)
+        try:
+            with classified():
+                each, batch = probe_step(recipe, task, data, chosen.trainings[0])
+        except CandidateFailure as failure:
+            raise RecipeError(f"space.preset {recipe.space.preset}: {failure.detail}") from failure
+        seconds, tokens = seconds + each * steps, tokens + batch * steps
+    return seconds, tokens
+
+
+def probe_step(recipe: Recipe, task: Task, data: Split, training: Training) -> tuple[float, int]:
+    """Seconds and tokens of one step."""
     size, depth, codes = (
         preset(recipe.space.preset),
         recipe.space.layers[1],
         recipe.space.primitives,
     )
+    torch.manual_seed(seed_of(0, "probe"))
     pattern = Pattern.of([codes[i % len(codes)] for i in range(depth)])
-    chosen, seconds, tokens = profile_of(recipe), 0.0, 0
-    short = replace(chosen.training, steps=PROBE_STEPS)
-    for task in chosen.tasks:
-        torch.manual_seed(seed_of(0, "probe"))
-        model = Model(pattern, size, task.vocab, task.head(size.width))
-        data = task.split("train", 0)
-        train(model, data, replace(short, steps=1), 0, task.vocab)  # the first step warms up
-        start = time.perf_counter()
-        spent = train(model, data, short, 0, task.vocab)
-        seconds += (time.perf_counter() - start) / PROBE_STEPS * chosen.training.steps
-        tokens += spent.tokens // PROBE_STEPS * chosen.training.steps
-    return seconds, tokens
+    model = Model(pattern, size, task.vocab, task.head(size.width))
+    short = replace(training, steps=PROBE_STEPS, epochs=0, warmup=0)
+    train(model, data, replace(short, steps=1), 0, task.vocab)  # the first step warms up
+    start = time.perf_counter()
+    spent = train(model, data, short, 0, task.vocab)
+    return (time.perf_counter() - start) / PROBE_STEPS, spent.tokens // PROBE_STEPS
 
 
 def _worst(recipe: Recipe) -> tuple[int, float | None]:

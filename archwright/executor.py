@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from agents.agent import Agent, AgentSpec
 from agents.llm import KEYS
+from evaluator import memory
 from storage.records import View
 
 
@@ -28,7 +29,10 @@ class Fault:
 
 
 class Executor(Protocol):
-    """Handles are opaque; ``wait`` returns those that are done, ``result`` what they came to."""
+    """Handles are opaque; ``wait`` returns those that are done, ``result`` what they came to.
+
+    At most ``workers`` tasks are submitted at a time; what agents are asked is not counted.
+    """
 
     workers: int
 
@@ -87,6 +91,18 @@ def gpu_share(gpus: float, workers: int) -> float:
     return math.floor(10_000 / math.ceil(workers / gpus)) / 10_000 if gpus else 0.0
 
 
+class Worker:
+    """A process that runs one task after another, within its share of the machine's memory."""
+
+    def __init__(self, workers: int | None) -> None:
+        """``workers`` share the machine; None for one per core of it."""
+        memory.bound(workers)
+
+    def run(self, task: Callable[..., Any], *args: Any) -> tuple[Any, bool]:
+        """What the task came to, and whether this process can be trusted with another one."""
+        return task(*args), not memory.exhausted()
+
+
 class KeyedAgent(Agent):
     """An agent in a process of its own, which alone gets the keys; ``keys``: variable -> value.
 
@@ -100,7 +116,11 @@ class KeyedAgent(Agent):
 
 
 class RayExecutor:
-    """Ray tasks of one core each, and of a share of a GPU where there are any; one actor per agent.
+    """Ray actors: one for each worker, with a core and a share of a GPU where there are any, which stays
+    for the run; and one for each agent.
+
+    A worker in which a task broke, or memory ran out, is replaced: half-imported modules, kernels that
+    could not be compiled and CUDA's errors stay with a process and would fail whoever comes next.
 
     ``address`` joins a running cluster; None starts a local Ray, which ``close`` stops again. Its
     processes inherit this environment without the keys of models: who evaluates has no use for them.
@@ -114,10 +134,11 @@ class RayExecutor:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its default will change
         import ray
 
-        self.workers = workers
         self._ray: Any = ray  # its overloads do not cover a task that is only known at run time
         self._agents: dict[str, Any] = {}
-        self._tasks: dict[Callable[..., Any], Any] = {}
+        self._sharing = None if address else workers
+        self._idle: list[Any] = []
+        self._busy: dict[Any, Any] = {}  # handle -> worker
         local = {} if address else self._local(workers)
         with without(KEYS) as self._keys:
             ray.init(
@@ -127,11 +148,9 @@ class RayExecutor:
                 logging_level=logging.ERROR,
                 **local,
             )
-        gpus = self._ray.cluster_resources().get("GPU", 0.0)
-        self._share = gpu_share(gpus, workers)
-        # Ray would start a process for each GPU task. Kept ones save the start, but stay on the GPU that
-        # they opened, whichever they are given: so only where there is one.
-        self._calls = 1 if gpus > 1 else 0
+        # A worker that finds no core would wait for ever: those that have one keep it.
+        self.workers = min(workers, int(self._ray.cluster_resources().get("CPU", 1)))
+        self._share = gpu_share(self._ray.cluster_resources().get("GPU", 0.0), self.workers)
 
     def _local(self, workers: int) -> dict[str, Any]:
         return {"num_cpus": workers, "object_store_memory": self.OBJECT_STORE}
@@ -144,23 +163,33 @@ class RayExecutor:
         return self._agents[agent].propose.remote(view, seed)
 
     def submit(self, task: Callable[..., Any], *args: Any) -> Any:
-        if task not in self._tasks:
-            self._tasks[task] = self._ray.remote(
-                num_cpus=1, num_gpus=self._share, max_calls=self._calls, max_retries=0
-            )(task)
-        return self._tasks[task].remote(*args)
+        worker = self._idle.pop() if self._idle else self._start()
+        handle = worker.run.remote(task, *args)
+        self._busy[handle] = worker
+        return handle
+
+    def _start(self) -> Any:
+        return self._ray.remote(num_cpus=1, num_gpus=self._share)(Worker).remote(self._sharing)
 
     def wait(self, handles: Sequence[Any], timeout: float) -> list[Any]:
         done, _ = self._ray.wait(list(handles), num_returns=1, timeout=timeout)
         return list(done)
 
     def result(self, handle: Any) -> Any:
+        worker = self._busy.pop(handle, None)
         try:
-            return self._ray.get(handle)
+            result = self._ray.get(handle)
         except Exception as error:  # noqa: BLE001  (the worker's border)
-            return Fault(f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}")
+            result = Fault(f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}")
+        if worker is None:  # an agent was asked
+            return result
+        result, sound = (result, False) if isinstance(result, Fault) else result
+        self._idle.append(worker) if sound else self._ray.kill(worker)
+        return result
 
     def close(self) -> None:
+        self._idle.clear()
+        self._busy.clear()
         self._ray.shutdown()
 
 

@@ -7,9 +7,11 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from archwright.candidates import job_of, profile_label
+from archwright.candidates import job_of
 from archwright.environment import facts
+from archwright.provenance import check_unchanged
 from archwright.report import leaderboard, recipe_of
+from evaluator import memory
 from evaluator.evaluate import evaluate
 from storage.models import Candidate, Environment, Evaluation, Measurement
 
@@ -23,11 +25,8 @@ def replay(db: Session, identity: int | None) -> dict[str, Any]:
     chosen = identity if identity is not None else _best(db)
     evaluation, recorded = _recorded(db, chosen)
     recipe = recipe_of(db)
-    if evaluation.profile != profile_label(recipe):
-        raise ValueError(
-            f"the profile {recipe.evaluation.profile} has changed since the run ({evaluation.profile} "
-            f"is now {profile_label(recipe)}): check out the commit in the run's environment table"
-        )
+    check_unchanged(recipe, evaluation.profile, evaluation.facts)
+    memory.bound(workers=1)
     pattern, rung = evaluation.candidate.pattern, evaluation.rung
     job = job_of(recipe, pattern, evaluation.seed, evaluation.sealed, rung)
     result = evaluate(job)

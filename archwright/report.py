@@ -30,6 +30,7 @@ from storage import queries
 from storage.models import Agent, Candidate, Evaluation, LLMCall, Proposal
 from storage.records import Money
 
+SHORTCUT, STANDIN = "shortcut_", "standin"  # how tasks name such figures
 STATUSES = ("accepted", "duplicate", "failed", "promoted")
 
 
@@ -46,12 +47,28 @@ def leaderboard(db: Session, limit: int | None = None) -> list[dict[str, Any]]:
     rung before the others: only scores of one rung compare.
 
     ``flops_ratio`` is FLOPs per token over those of the ledger's first candidate, the first reference
-    where the recipe has one: candidates of other depths do not cost the same.
+    where the recipe has one: candidates of other depths do not cost the same. ``standin``
+    says that the data were generated in place of a benchmark's, so that no published score compares;
+    ``shortcuts`` what blind rules reach on the same data.
     """
-    finders, known = _finders(db), queries.candidates(db)
+    finders, known, beside = _finders(db), queries.candidates(db), queries.means(db, _is_beside)
     ranked = ladder(_scores(db), recipe_of(db).confirm.level)[:limit]
     norm = next((c.flops_per_token for c in known.values()), 1.0)  # of the first reference
-    return [_row(s, known[s.candidate], finders.get(s.candidate, ""), norm) for s in ranked]
+    return [
+        _row(s, known[s.candidate], finders.get(s.candidate, ""), norm)
+        | _beside(beside.get((s.candidate, s.sealed), {}))
+        for s in ranked
+    ]
+
+
+def _is_beside(metric: str) -> bool:
+    """Whether a measurement is not of the candidate but of the data, for its scores to be read with."""
+    return metric.rpartition("/")[2].startswith((SHORTCUT, STANDIN))
+
+
+def _beside(found: Mapping[str, float]) -> dict[str, Any]:
+    shortcuts = {name: value for name, value in found.items() if f"/{SHORTCUT}" in name}
+    return {"standin": len(shortcuts) < len(found), "shortcuts": shortcuts}
 
 
 def _scores(db: Session) -> list[Scores]:
@@ -94,6 +111,7 @@ def summary(db: Session, run: str) -> dict[str, Any]:
     assert campaign is not None, "recipe_of has seen it"
     counts = queries.states(db)
     deviation, _ = noise(_scores(db)[-1])
+    _, facts = queries.began_with(db) or ("", {})
     return {
         "run": run,
         "status": campaign.status,
@@ -103,6 +121,7 @@ def summary(db: Session, run: str) -> dict[str, Any]:
         "noise": deviation,
         "controls": controls(db),
         "rungs": rungs(db),
+        "facts": facts,
         "spend": spend(db),
         "stopped": stopped(db),
         "seconds": campaign.seconds,
@@ -226,6 +245,7 @@ def _evaluation(db: Session, row: Evaluation) -> dict[str, Any]:
     spent = ("steps", "tokens", "flops", "seconds")
     return {
         **{name: getattr(row, name) for name in (*names, *spent)},
+        "facts": row.facts,
         "measurements": queries.metrics(db, row.id),
     }
 

@@ -20,14 +20,14 @@ REFERENCES = "references"
 
 
 def check(recipe: Recipe) -> None:
-    """Raise RecipeError for whatever could only fail later: names, patterns, keys, money."""
+    """Raise RecipeError for whatever could only fail later: names, patterns, data, keys, money."""
     for code in recipe.space.primitives:
         if code not in CATALOGUE:
             known = nearest(code, CATALOGUE)
             raise RecipeError(f"space.primitives: unknown code {code!r}, the nearest are {known}")
     try:
         preset(recipe.space.preset)
-        profile(recipe.evaluation.profile).narrow(recipe.evaluation.tasks)
+        profile_of(recipe).check()
         for text in recipe.references.patterns.values():
             space_of(recipe).cost(Pattern.parse(text, CATALOGUE))
         _check_rungs(recipe)

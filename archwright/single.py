@@ -6,8 +6,9 @@ from typing import Any
 
 from archwright.candidates import composition
 from archwright.standings import estimate, pooled_deviation
+from evaluator import memory
 from evaluator.evaluate import Job, evaluate
-from evaluator.outcome import Result
+from evaluator.outcome import FailureKind, Result
 from evaluator.profiles import profile as profile_named
 from search_space.pattern import Pattern
 from search_space.primitives import CATALOGUE
@@ -40,17 +41,24 @@ def score(
 ) -> dict[str, Any]:
     """The validation score of a pattern over seeds 0, 1, ... Raises ValueError."""
     record = composition(read(text), preset)
-    profile_named(profile).narrow(tasks)
-    results = [evaluate(Job(record.pattern, preset, profile, i, tasks)) for i in range(seeds)]
+    profile_named(profile).narrow(tasks).check()
+    memory.bound(workers=1)
+    results: list[Result] = []
+    for seed in range(seeds):
+        results.append(evaluate(Job(record.pattern, preset, profile, seed, tasks)))
+        if results[-1].failure is FailureKind.OOM:
+            break  # so would the other seeds, and this process has nothing left to try them with
     scores = [s for s in (result.score() for result in results) if s is not None]
     deviation, _ = pooled_deviation([scores])
-    found = estimate(scores, deviation) if scores else None
+    found, means = estimate(scores, deviation) if scores else None, _means(results)
     return {
         "pattern": record.pattern,
         "score": found.mean if found else None,
         "stderr": found.stderr if found else None,
         "seeds": seeds,
-        "tasks": _tasks(results),
+        "tasks": {k.removesuffix("/score"): v for k, v in means.items() if k.endswith("/score")},
+        "figures": {k: v for k, v in means.items() if "/" in k and not k.endswith("/score")},
+        "facts": dict(fact for result in results for fact in result.facts),
         "params": record.params,
         "seconds": sum(r.spent.seconds for r in results),
         "steps": sum(r.spent.steps for r in results),
@@ -59,10 +67,9 @@ def score(
     }
 
 
-def _tasks(results: list[Result]) -> dict[str, float]:
-    """Mean score by task over the results that have one."""
+def _means(results: list[Result]) -> dict[str, float]:
+    """The mean of each metric over the results that have it."""
     values: dict[str, list[float]] = {}
     for metric in (m for result in results for m in result.metrics):
-        if metric.name.endswith("/score"):
-            values.setdefault(metric.name.removesuffix("/score"), []).append(metric.value)
-    return {task: sum(found) / len(found) for task, found in values.items()}
+        values.setdefault(metric.name, []).append(metric.value)
+    return {name: sum(found) / len(found) for name, found in values.items()}

@@ -17,6 +17,7 @@ from functools import lru_cache
 import torch
 from torch import nn
 
+from evaluator import memory
 from evaluator.checkpoint import State, States, capture, pack, restore, unpack
 from evaluator.metrics import NonFiniteLogits, Scorer
 from evaluator.outcome import CandidateFailure, FailureKind, Metric, Result, Spent
@@ -63,6 +64,16 @@ def evaluate(job: Job) -> Result:
     or a ValueError for a corpus or data set that is missing. One thread, so that the same job gives
     the same bits in every worker of a machine.
     """
+    memory.keep_freed()
+    try:
+        with in_memory():
+            return measured(job)
+    except CandidateFailure as failure:
+        return Result((), Spent(), failure.kind, failure.detail)
+
+
+def measured(job: Job) -> Result:
+    """What `evaluate` returns, as long as data and checkpoints fit into memory."""
     torch.set_num_threads(1)
     start = time.perf_counter()
     deadline = None if job.timeout is None else start + job.timeout
@@ -142,8 +153,8 @@ def fit(
                 tried.append((task.score_of(score(fitted.model, validation, training)), fitted))
             spent += cost
         except CandidateFailure as failure:
-            if failure.kind is FailureKind.TIMEOUT:
-                raise
+            if failure.kind in (FailureKind.TIMEOUT, FailureKind.OOM):
+                raise  # so would the others
             failures.append(failure)  # what it took is not known, and left out of the cost
     if not tried:
         raise failures[-1]
@@ -196,16 +207,22 @@ def score(model: nn.Module, held_out: Split, training: Training) -> dict[str, fl
 @contextmanager
 def classified() -> Iterator[None]:
     """Turn what only the candidate can have caused into CandidateFailure; let the rest through."""
+    with in_memory():
+        try:
+            yield
+        except ValueError as error:  # a primitive refused its options at this width
+            raise CandidateFailure(FailureKind.INVALID, str(error)) from error
+
+
+@contextmanager
+def in_memory() -> Iterator[None]:
+    """Turn what comes of memory running out into CandidateFailure; let the rest through."""
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise CandidateFailure(FailureKind.OOM, str(error) or "out of memory") from error
-    except ValueError as error:  # a primitive refused its options at this width
-        raise CandidateFailure(FailureKind.INVALID, str(error)) from error
-    except RuntimeError as error:
-        if "allocate memory" not in str(error):  # how torch's CPU allocator says it
+    except (MemoryError, RuntimeError, SystemError, ImportError, TypeError, OSError) as error:
+        if not memory.ran_out(error):
             raise
-        raise CandidateFailure(FailureKind.OOM, str(error).splitlines()[0]) from error
+        raise CandidateFailure(FailureKind.OOM, memory.refused(error)) from error
 
 
 # A persistent worker meets the same few splits again and again: six tasks have twelve. Not more, since

@@ -9,7 +9,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import QueuePool, StaticPool
 
 FILE = "ledger.db"
 
@@ -47,13 +47,20 @@ def create(folder: Path) -> Engine:
 
 
 def open_(folder: Path, readonly: bool = False) -> Engine:
-    """Open the ledger of a run folder, migrating an older one unless read-only. Raises LedgerError."""
+    """Open the ledger of a run folder. An older one is migrated; for a reader, a copy of it in memory.
+
+    Raises LedgerError.
+    """
     path = folder / FILE
     if not path.is_file():
         raise LedgerError(f"{folder} holds no {FILE}: give the folder of a run, e.g. runs/<name>")
     engine = _engine(path, "ro" if readonly else "rw")
     try:
-        _check_version(engine, path, readonly)
+        if _is_older(engine, path):
+            engine = _copy(engine) if readonly else engine
+            with engine.begin() as connection:
+                command.upgrade(_alembic(connection), "head")
+                connection.exec_driver_sql(f"PRAGMA query_only={readonly:d}")
     except DatabaseError as error:
         raise LedgerError(
             f"{path} is not a readable ledger ({error.orig}): restore it from a copy"
@@ -61,7 +68,8 @@ def open_(folder: Path, readonly: bool = False) -> Engine:
     return engine
 
 
-def _check_version(engine: Engine, path: Path, readonly: bool) -> None:
+def _is_older(engine: Engine, path: Path) -> bool:
+    """Whether the ledger's schema is an earlier release's. Raises LedgerError for one that is unknown."""
     with engine.connect() as connection:
         version = MigrationContext.configure(connection).get_current_revision()
     scripts = ScriptDirectory.from_config(_alembic())
@@ -74,9 +82,16 @@ def _check_version(engine: Engine, path: Path, readonly: bool) -> None:
         raise LedgerError(
             f"{path} was written by a newer Archwright (schema {version}): update Archwright to open it"
         )
-    if version != known[0] and not readonly:
-        with engine.begin() as connection:
-            command.upgrade(_alembic(connection), "head")
+    return version != known[0]
+
+
+def _copy(engine: Engine) -> Engine:
+    """An engine on a copy in memory, in which nothing that is done reaches the file."""
+    memory = sqlite3.connect(":memory:", check_same_thread=False)
+    with closing(engine.raw_connection()) as file:
+        file.backup(memory)
+    memory.set_authorizer(_no_other_file)
+    return create_engine("sqlite://", creator=lambda: memory, poolclass=StaticPool)
 
 
 def _alembic(connection: Any = None) -> Config:

@@ -221,16 +221,18 @@ class Ledger:
         failure: str | None = None,
         detail: str = "",
         checkpoint: bytes | None = None,
+        facts: Iterable[tuple[str, str]] = (),
     ) -> None:
         """End an evaluation with its (metric, split, value) rows, or with a failure in their place.
 
-        A checkpoint is kept until `drop_checkpoints`.
+        ``facts`` say which data are behind the numbers. A checkpoint is kept until `drop_checkpoints`.
         """
         with self.transaction() as db:
             row = db.get_one(Evaluation, evaluation)
             _require(row, "running")
             row.state, row.lease = ("failed" if failure else "done"), None
             row.failure, row.detail, row.finished = failure, detail, models.now()
+            row.facts = dict(facts)
             if checkpoint is not None:  # weights hardly compress: 7%, at 35 MB/s
                 row.checkpoint = self.keep(db, checkpoint, "checkpoint", level=0)
             for name, value in spent.items():

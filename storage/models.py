@@ -183,6 +183,8 @@ class Evaluation(Base):
     tokens: Mapped[int] = mapped_column(default=0)
     flops: Mapped[float] = mapped_column(default=0.0)
     seconds: Mapped[float] = mapped_column(default=0.0)
+    # What no number says of the data behind the measurements, as `<task>/<fact>`: a corpus's sha256, say.
+    facts: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
     # Where training stopped, until the search ends and nobody can be promoted any more.
     checkpoint: Mapped[str | None] = mapped_column(ForeignKey("artifact.sha256"))
     candidate: Mapped[Candidate] = relationship()
@@ -254,7 +256,9 @@ class BudgetEntry(Base):
 VIEWS = {
     "leaderboard": """
         SELECT c.id AS candidate, c.name, c.pattern, AVG(m.value) AS score, COUNT(*) AS evaluations,
-               c.params, c.flops_per_token, c.state_bytes, e.profile, e.rung, e.sealed
+               c.params, c.flops_per_token, c.state_bytes, e.profile, e.rung, e.sealed,
+               MAX(CASE WHEN EXISTS (SELECT 1 FROM measurement s WHERE s.evaluation_id = e.id
+                   AND s.metric LIKE '%/standin') THEN 1 ELSE 0 END) AS standin
         FROM candidate c JOIN evaluation e ON e.candidate_id = c.id
         JOIN measurement m ON m.evaluation_id = e.id AND m.metric = 'score'
         GROUP BY c.id, c.name, c.pattern, c.params, c.flops_per_token, c.state_bytes,

@@ -6,7 +6,7 @@ What a row means for a decision (ranks, ties, intervals) is `archwright.report`'
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import Select, func, select
@@ -201,6 +201,37 @@ def metrics(db: Session, evaluation: int) -> list[dict[str, Any]]:
     """The measurements of one evaluation."""
     query = select(Measurement).filter_by(evaluation_id=evaluation).order_by(Measurement.id)
     return [{"metric": m.metric, "split": m.split, "value": m.value} for m in db.scalars(query)]
+
+
+def began_with(db: Session) -> tuple[str, dict[str, str]] | None:
+    """The profile of the run's evaluations and the facts of their data, of the first that has some."""
+    query = select(Evaluation).order_by(Evaluation.id).limit(1)
+    first = db.scalar(query)
+    if first is None:
+        return None
+    known = db.scalar(query.where(Evaluation.state == "done"))
+    return first.profile, dict(known.facts) if known else {}
+
+
+def means(db: Session, wanted: Callable[[str], bool]) -> dict[tuple[int, bool], dict[str, float]]:
+    """The means of the ``wanted`` measurements by (candidate, sealed) and metric.
+
+    What an evaluation measures is the same throughout a run, so the first one tells whether there are any.
+    """
+    first = select(func.min(Evaluation.id)).where(Evaluation.state == "done").scalar_subquery()
+    measured = db.scalars(select(Measurement.metric).where(Measurement.evaluation_id == first))
+    names = [name for name in measured if wanted(name)]
+    keys = Evaluation.candidate_id, Evaluation.sealed, Measurement.metric
+    query = (
+        select(*keys, func.avg(Measurement.value))
+        .join(Measurement, Measurement.evaluation_id == Evaluation.id)
+        .where(Measurement.metric.in_(names))
+        .group_by(*keys)
+    )
+    table: dict[tuple[int, bool], dict[str, float]] = defaultdict(dict)
+    for candidate, sealed, metric, value in db.execute(query) if names else ():
+        table[candidate, sealed][metric] = value
+    return table
 
 
 def lineage(db: Session, candidate: int) -> list[dict[str, Any]]:

@@ -106,7 +106,7 @@ class Loaded(Classification):
         """Where the data are. Raises ValueError where nobody says."""
         place = self.root or os.environ.get(VARIABLE, "")
         rule = f"its data's folder must be in the environment variable {VARIABLE}"
-        way_out = f"put {self.wanted()} there, or use the stand-in"
+        way_out = f"put {self.wanted()} there, or try the machinery with profile lra-standins"
         self._require(bool(place), rule, place, way_out)
         return Path(place).expanduser()
 
@@ -247,14 +247,18 @@ class LraRetrieval(Loaded):
             part = "eval" if which == "validation" else which
             path = located(cls, folder, f"tsv_data/new_aan_pairs.{part}.tsv")
             with path.open("rb") as lines:
-                found[which] = [cls._row(line) for line in lines]
+                found[which] = [cls._row(path, line) for line in lines]
             counted(cls.name, path, rows, len(found[which]))
         return found
 
-    @staticmethod
-    def _row(line: bytes) -> Example:
-        label, _, _, *texts = line.rstrip(b"\r\n").split(b"\t")
-        return SEPARATOR.join(unquoted(text, 4000) for text in texts), int(float(label))
+    @classmethod
+    def _row(cls, path: Path, line: bytes) -> Example:
+        """A label, two numbers and two texts, a tab between them."""
+        fields = line.rstrip(b"\r\n").split(b"\t")
+        if len(fields) != 5 or fields[0] not in (b"0", b"1", b"0.0", b"1.0"):
+            raise misshapen(cls, path, "a label and four more fields in each line", line)
+        texts = (unquoted(text, 4000) for text in fields[3:])
+        return SEPARATOR.join(texts), int(float(fields[0]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,18 +280,34 @@ class LraPathfinder(Loaded):
     def read(cls, folder: Path) -> Examples:
         """pathfinder32/curv_contour_length_14: lists in metadata/<number>.npy, images in imgs/."""
         root = located(cls, folder, "pathfinder32/curv_contour_length_14")
-        lists = sorted((root / "metadata").glob("*.npy"), key=lambda path: int(path.stem))
+        lists = [path for path in (root / "metadata").glob("*.npy") if path.stem.isdigit()]
         found: Examples = {"train": [], "validation": [], "test": []}
         listed = 0
-        for path in lists:
-            rows = [line.split() for line in path.read_text().splitlines()]
-            files = [(root / row[0] / row[1]).read_bytes() for row in rows]
-            kept = [i for i, file in enumerate(files) if file]  # the release has an empty file
-            images = grey_images([files[i] for i in kept], 32, 32).flatten(1).tolist()
+        for path in sorted(lists, key=lambda path: int(path.stem)):
+            rows = cls._listed(root, path)
+            kept = [i for i, (file, _) in enumerate(rows) if file]  # the release has an empty file
+            try:
+                images = grey_images([rows[i][0] for i in kept], 32, 32).flatten(1).tolist()
+            except ValueError as error:
+                raise ValueError(f"{cls.name}: in {path}: {error}") from error
             for i, image in zip(kept, images, strict=True):
-                found[TENTHS[(listed + i) % 10]].append((bytes(image), int(rows[i][3])))
+                found[TENTHS[(listed + i) % 10]].append((bytes(image), rows[i][1]))
             listed += len(rows)
         counted(cls.name, root, PATHFINDER_ROWS, listed)
+        return found
+
+    @classmethod
+    def _listed(cls, root: Path, path: Path) -> list[Example]:
+        """The image file and the label of each line of a list: folder, file, number, label, and more."""
+        found = []
+        for line in path.read_bytes().splitlines():
+            words = line.decode(errors="replace").split()
+            if len(words) < 4 or words[3] not in ("0", "1"):
+                raise misshapen(cls, path, "an image and its label in each line", line)
+            image = root / words[0] / words[1]
+            if not image.is_file():
+                raise misshapen(cls, path, "images that are there", line)
+            found.append((image.read_bytes(), int(words[3])))
         return found
 
 
@@ -333,6 +353,13 @@ def counted(task: str, place: Path, rows: int, found: int) -> None:
         raise ValueError(
             f"{task}: {place} must have {rows} rows, not {found}; get {RELEASE} again."
         )
+
+
+def misshapen(kind: type[Loaded], path: Path, rule: str, line: bytes) -> ValueError:
+    """The error for a line of the release that is not as published."""
+    return ValueError(
+        f"{kind.name}: {path} must have {rule}, not {line[:60]!r}; get {RELEASE} again."
+    )
 
 
 def unquoted(text: bytes, limit: int) -> bytes:

@@ -21,6 +21,8 @@ def grey_images(files: Sequence[bytes], width: int, height: int) -> Tensor:
 
     Raises ValueError for a file that is not such an image of that size.
     """
+    if not files:
+        return torch.zeros(0, height, width, dtype=torch.uint8)
     raw = b"".join(_scanlines(file, width, height) for file in files)
     lines = torch.frombuffer(bytearray(raw), dtype=torch.uint8).view(-1, height, width + 1).int()
     kind, pixels = lines[:, :, 0], lines[:, :, 1:]

@@ -60,7 +60,7 @@ class Text(Task):
 
     def provenance(self) -> dict[str, str]:
         """The corpus as it was named, and its sha256. Raises ValueError like `read_corpus`."""
-        return {"corpus": self.corpus, "sha256": read_corpus(self.corpus).sha256}
+        return {"corpus": self.corpus, "sha256": self._read().sha256}
 
     def score_of(self, metrics: Mapping[str, float]) -> float:
         """The share of a byte's 8 bits that the model saves: 1 - bits per byte / 8, at least 0."""
@@ -73,10 +73,8 @@ class Text(Task):
         return {"bits_per_byte": bits_per_byte(metrics)}
 
     def _draw(self, which: SplitName, rows: int, generator: torch.Generator) -> Split:
-        data = read_corpus(self.corpus).data
+        data = self._read().data
         block = len(data) // BLOCKS
-        rule = f"the corpus must have at least {BLOCKS * (self.length + 1)} bytes"
-        self._require(block > self.length, rule, len(data), "lower length or name another corpus")
         blocks = torch.tensor([i for i in range(BLOCKS) if i % 10 in KINDS[which]]) * block
         if which == "train":
             start = blocks[torch.randint(len(blocks), (rows,), generator=generator)]
@@ -87,6 +85,13 @@ class Text(Task):
             start = start[torch.randperm(len(start), generator=generator)[:rows]]
         windows = data[start.unsqueeze(1) + torch.arange(self.length + 1)].long()
         return Split(windows[:, :-1].contiguous(), windows[:, 1:].contiguous())
+
+    def _read(self) -> Corpus:
+        corpus = read_corpus(self.corpus)
+        least, size = BLOCKS * (self.length + 1), len(corpus.data)
+        rule = f"corpus {self.corpus} must have at least {least} bytes for windows of {self.length}"
+        self._require(size >= least, rule, size, "lengthen it or name another corpus")
+        return corpus
 
 
 def bits_per_byte(metrics: Mapping[str, float]) -> float:
@@ -128,10 +133,13 @@ def _read_path(corpus: str) -> bytes:
         return path.read_bytes()
     if not path.is_dir():
         names = ", ".join(NAMED)
+        start = "" if path.is_absolute() else f" (it starts at {Path.cwd()})"
         raise ValueError(
-            f"corpus: it must be {names}, a file or a folder, not {corpus!r}; correct the path."
+            f"corpus: it must be {names}, a file or a folder, not {corpus!r}; correct the path{start}."
         )
     files = sorted(file for file in path.rglob("*.txt") if file.is_file())
+    if not files:
+        raise ValueError(f"corpus {corpus}: the folder must hold .txt files, not none; add some.")
     return b"\n".join(file.read_bytes() for file in files)
 
 

@@ -6,6 +6,7 @@ imported everything (`command_server`), or this would take ten minutes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -27,6 +28,8 @@ import yaml
 from archwright.campaign import Campaign
 from archwright.executor import LocalExecutor
 from archwright.recipe import load
+from evaluator import memory
+from evaluator.tasks.lra import CIFAR, IMDB
 from storage import database
 
 ARCHWRIGHT = Path(sys.executable).with_name("archwright")
@@ -177,11 +180,19 @@ def campaigns(desk: Desk) -> Campaigns:
     assert killed.returncode == -signal.SIGKILL
     between = desk.rows("first", "SELECT * FROM evaluation ORDER BY id")
     nobody_asked = {"RAY_ADDRESS": "127.0.0.1:1", "OPENAI_API_KEY": "sk-very-secret"}
+    nobody_asked["PATH"] = without("bible")
     doctor = desk.start("doctor", "--json", **nobody_asked)
     resumed = last_line(desk.alone("resume", "first", "--json"))
     settings = ["--set", "budget.seconds=0.000001", "--set", "controls=[]"]
     exhausted = desk.start("run", "mine.yaml", *settings, "--out", "exhausted", "--json")
     return Campaigns(between, resumed, doctor, exhausted)
+
+
+def without(program: str) -> str:
+    """The search path less the folders that hold a program, but for Python's own."""
+    own = str(ARCHWRIGHT.parent)
+    others = os.environ["PATH"].split(os.pathsep)
+    return os.pathsep.join([own, *(f for f in others if not (Path(f) / program).exists())])
 
 
 @pytest.fixture(scope="module")
@@ -292,6 +303,12 @@ def test_the_doctor_finds_nothing_wrong_here(campaigns: Campaigns) -> None:
     assert {"python", "ray", "sandbox", "OPENAI_API_KEY", "package agents"} <= checks.keys()
     assert not [check for check in checks.values() if check["ok"] is False]
     assert checks["OPENAI_API_KEY"]["detail"] == "set"
+    assert checks["corpus pydoc-topics"]["ok"] is True
+    assert "sha256" in checks["corpus pydoc-topics"]["detail"]
+    assert checks["corpus kjv"]["ok"] is None, "it is not on this PATH, and not needed"
+    assert "apt-get install bible-kjv" in checks["corpus kjv"]["detail"]
+    assert "only needed for" in checks["ARCHWRIGHT_LRA"]["detail"]
+    assert "for each worker" in checks["memory"]["detail"]
     assert "very-secret" not in json.dumps(row), "keys are said to be there, not shown"
 
 
@@ -404,6 +421,30 @@ def test_eval_scores_a_pattern(desk: Desk) -> None:
     assert narrowed["tasks"]["compression"] == row["tasks"]["compression"]
 
 
+def test_eval_says_which_data_and_which_shortcuts_stand_beside_a_score(
+    desk: Desk, data: Path
+) -> None:
+    """A corpus's digest; that data are a stand-in; what blind rules reach on ListOps."""
+    path = data / "alphabet.txt"
+    path.write_text("abcdefghijklmnopqrstuvwxyz\n" * 400)
+    row = last_line(desk("eval", "M", "--profile", f"text-mini:{path}", "--json"))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert row["facts"] == {"text/corpus": str(path), "text/sha256": digest}
+    assert row["figures"]["text/bits_per_byte"] > 0
+    standin = ["eval", "M", "--profile", "lra-standins", "--task", "lra-text"]
+    row = last_line(desk(*standin, "--json"))
+    assert row["facts"].keys() == {"lra-text/standin"}
+    assert row["figures"]["lra-text/standin"] == 1.0
+    listops = ["eval", "M", "--profile", "lra-listops-mini"]
+    row = last_line(desk(*listops, "--json"))
+    ladder = [
+        row["figures"][f"lra-listops/shortcut_{x}"] for x in ("majority", "root", "root_digits")
+    ]
+    assert 0 < ladder[0] < ladder[1] < ladder[2] < 1
+    for arguments, word in ((standin, "not the data of the Long"), (listops, "shortcut_majority")):
+        assert word in desk(*arguments).stdout
+
+
 def test_pattern_describes_a_pattern(desk: Desk) -> None:
     row = last_line(desk("pattern", "AMAM", "--preset", "mini", "--json"))
     keys = {"canonical", "layers", "counts", "params", "flops_per_token", "state_bytes"}
@@ -446,6 +487,10 @@ BAD_RUNS = [
     (["run", "mine.yaml", *NEW, "--evaluations", "0"], "budget.evaluations"),
     (["run", "mine.yaml", *NEW, "--seed", "-1"], "seed"),
     (["run", "compose-mad", *NEW], "ANTHROPIC_API_KEY"),
+    (["run", "mine.yaml", *NEW, "--set", "evaluation.tasks=[compresion]"], "'compression'"),
+    (["run", "mine.yaml", *NEW, "--set", "evaluation.timeout_seconds=0"], "timeout_seconds"),
+    (["run", "mine.yaml", *NEW, "--set", "rungs.count=4"], "rungs.count"),
+    (["run", "mine.yaml", *NEW, "--set", "rungs.eta=1"], "rungs.eta"),
     (["run", "nowhere.yaml", *NEW], "nowhere.yaml"),
     (["run", "mine.yaml", "--out", "mine.yaml/new"], "mine.yaml/new"),
     (["run", "mine.yaml", "--out", "/proc/new"], "/proc/new"),
@@ -463,6 +508,97 @@ def test_what_cannot_run_is_one_sentence_and_leaves_nothing(
     shutil.rmtree(desk.folder / "new", ignore_errors=True)
     assert word in assert_refused(done)
     assert after == before
+
+
+def misshapen(folder: Path, what: str, body: bytes) -> None:
+    """Put a file of the Long Range Arena's release there whose lines are not as published."""
+    path = folder / what
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(body)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Corpora and copies of the Long Range Arena with which something is wrong."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "empty.txt").touch()
+    (folder / "latin.txt").write_bytes(b"caf\xe9 au lait")
+    (folder / "short.txt").write_text("short")
+    (folder / "bare").mkdir()
+    (folder / "bare" / "text.md").write_text("not a .txt file")
+    misshapen(folder / "small", IMDB.name, b"cut off")
+    for archive in (IMDB, CIFAR):
+        misshapen(folder / "other", archive.name, b"")
+        os.truncate(
+            folder / "other" / archive.name, archive.size
+        )  # sparse: of that size, all zeros
+    for part in ("train", "eval", "test"):
+        misshapen(folder / "other", f"tsv_data/new_aan_pairs.{part}.tsv", b"1.0\tone text\n")
+        misshapen(folder / "few", f"tsv_data/new_aan_pairs.{part}.tsv", b"1.0\t1\t2\tb'a'\tb'b'\n")
+    hard = "pathfinder32/curv_contour_length_14"
+    misshapen(folder / "other", f"{hard}/metadata/0.npy", b"\x93NUMPY\xff")
+    misshapen(folder / "few", f"{hard}/metadata/0.npy", b"")
+    misshapen(folder / "lost", f"{hard}/metadata/0.npy", b"imgs/0 sample_0.png 0 1 1.8\n")
+    misshapen(folder / "jpeg", f"{hard}/metadata/0.npy", b"imgs/0 sample_0.png 0 1 1.8\n")
+    misshapen(folder / "jpeg", f"{hard}/imgs/0/sample_0.png", b"\xff\xd8 a picture")
+    return folder
+
+
+BAD_DATA = [
+    ("text-mini:{}/nowhere.txt", "", "must be pydoc-topics, kjv, a file or a folder, not '/"),
+    ("text-mini:near.txt", "", "not 'near.txt'; correct the path (it starts at /"),
+    ("text-mini:{}/empty.txt", "", "must hold text, not 0 bytes; name another"),
+    ("text-mini:{}/bare", "", "must hold .txt files, not none; add some"),
+    ("text-mini:{}/latin.txt", "", "must be UTF-8, not byte 0xe9 at offset 3; convert it"),
+    ("text-mini:{}/short.txt", "", "must have at least 6500 bytes for windows of 64, not 5; lengthen"),
+    ("text-mini:kjv", "", "`bible` must be installed, not missing from PATH; run `apt-get install bible-"),
+    ("smoke:kjv", "", "profile smoke: only text profiles take a corpus, not 'kjv'; leave it out"),
+    ("mad-minni", "", "unknown profile 'mad-minni': the nearest are 'mad-mini'"),
+    ("lra-text", "", "environment variable ARCHWRIGHT_LRA, not ''; put aclImdb"),
+    ("lra-text", "nowhere", "nowhere/aclImdb_v1.tar.gz must be there, not missing; get it from https"),
+    ("lra-text", "small", "must have 84125825 bytes, not 7; get it from https"),
+    ("lra-text", "other", "must be 7c2ac02c03563afcf9b574c7e56c153a, not "),
+    ("lra-image", "other", "must be c32a1d4ab5d03f1284b67883e8d87530, not "),
+    ("lra-retrieval", "small", "new_aan_pairs.train.tsv must be there, not missing; put lra_release/ (h"),
+    ("lra-retrieval", "other", "must have a label and four more fields in each line, not b'1.0\\tone te"),
+    ("lra-retrieval", "few", "new_aan_pairs.train.tsv must have 147086 rows, not 1; get https"),
+    ("lra-pathfinder", "small", "curv_contour_length_14 must be there, not missing; put lra_release/ "),
+    ("lra-pathfinder", "other", "must have an image and its label in each line, not b'\\x93NUMPY\\xff"),
+    ("lra-pathfinder", "few", "must have 200000 rows, not 0; get https"),
+    ("lra-pathfinder", "lost", "must have images that are there, not b'imgs/0 sample_0.png"),
+    ("lra-pathfinder", "jpeg", "0.npy: png: an image must be greyscale of 8 bits, 32 x 32"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["eval", "run"])
+@pytest.mark.parametrize(("profile", "root", "words"), BAD_DATA)
+def test_data_that_cannot_be_used_are_one_sentence_before_anything_runs(
+    desk: Desk, data: Path, command: str, profile: str, root: str, words: str
+) -> None:
+    """Place, rule, value and way out; no run folder is left, and nothing was trained."""
+    before, named = sorted(desk.folder.iterdir()), profile.format(data)
+    arguments = ["A+M", "--profile", named]
+    if command == "run":
+        arguments = ["mine.yaml", *NEW, "--set", f"evaluation.profile={named}"]
+    lra = {"ARCHWRIGHT_LRA": str(data / root)} if root else {}
+    done = desk(command, *arguments, PATH="/nowhere", **lra)
+    assert sorted(desk.folder.iterdir()) == before
+    assert words in assert_refused(done)
+
+
+def test_a_model_over_memory_is_a_typed_failure_in_one_sentence(desk: Desk) -> None:
+    """One weight of more than this machine may give, and of less than it has."""
+    hidden = int(1.05 * memory.share(1)) // (4 * 64)
+    arguments = ["eval", f"A+M{{hidden={hidden}}}", "--profile", "smoke", "--seeds", "2"]
+    row = last_line(desk(*arguments, "--json"), 1)
+    assert (row["score"], row["failure"], row["tasks"], row["steps"]) == (None, "oom", {}, 0)
+    limit = memory.readable(memory.share(1))
+    assert f"must stay within {limit}, not take another " in row["detail"]
+    assert row["detail"].endswith("use a smaller preset or pattern, or fewer workers.")
+    done = desk(*arguments)
+    assert done.returncode == 1
+    (sentence,) = done.stderr.splitlines()
+    assert sentence == f"archwright: {row['pattern']} has no score: {row['detail']}"
 
 
 BAD_READS = [

@@ -1,66 +1,129 @@
-"""What a Ray task asks for: a core, and a share of a GPU where there is one; Ray is started for real."""
+"""Ray's workers as real processes: who stays, who is replaced, and a campaign with a model over memory."""
 
 from __future__ import annotations
 
-import math
+import json
 import os
-import time
-from collections.abc import Iterator
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import yaml
 
-from archwright.environment import PER_GPU, default_workers
-from archwright.executor import RayExecutor, gpu_share
+from evaluator import memory
+from storage import database
+
+ARCHWRIGHT = Path(sys.executable).with_name("archwright")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+HIDDEN = int(1.05 * memory.share(2)) // (
+    4 * 64
+)  # a weight of more than a worker's share, at width 64
+OVER = f"A+M{{hidden={HIDDEN}}}"
+
+WORKERS = f"""
+import json, os, resource
+from archwright.executor import Fault, RayExecutor
+from evaluator.evaluate import Job, evaluate
+
+def score(pattern):
+    result = evaluate(Job(pattern, "mini", "smoke", 0))
+    limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    return os.getpid(), result.failure, result.score(), limit
+
+def broken():
+    raise RuntimeError("a sticky error of CUDA")
+
+executor = RayExecutor(2)
+
+def run(task, *arguments):
+    handle = executor.submit(task, *arguments)
+    while not executor.wait([handle], timeout=60): pass
+    result = executor.result(handle)
+    return result.detail if isinstance(result, Fault) else result
+
+ordinary, over, end = (score, "A+M"), (score, {OVER!r}), (os._exit, 1)
+print(json.dumps([run(*x) for x in (ordinary, ordinary, over, ordinary, (broken,), ordinary, end, ordinary)]))
+executor.close()
+"""
 
 
-@given(st.integers(1, 16), st.integers(1, 200))
-def test_all_workers_fit_on_the_gpus_at_once_and_none_across_two(gpus: int, workers: int) -> None:
-    share = gpu_share(gpus, workers)
-    assert 0 < share <= 1
-    assert gpus * math.floor(1 / share + 1e-9) >= workers
-    assert share == round(share, 4), "Ray counts in ten-thousandths"
+def test_a_worker_stays_until_something_in_it_is_spent_or_broken(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WORKERS],
+        env=ENVIRONMENT,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, second, over, third, broken, fourth, ended, fifth = json.loads(
+        done.stdout.splitlines()[-1]
+    )
+    scored = [first, second, third, fourth, fifth]
+    assert {tuple(row[1:]) for row in scored} == {(None, first[2], memory.share(2))}
+    assert over[1:3] == ["oom", None]
+    pids = [row[0] for row in scored]
+    assert pids[0] == pids[1] == over[0]
+    assert len(set(pids)) == 4, "replaced after memory ran out, after an error and after its death"
+    assert broken == "RayTaskError(RuntimeError): RuntimeError: a sticky error of CUDA"
+    assert "Died" in ended
 
 
-def test_without_a_gpu_nobody_asks_for_one() -> None:
-    assert gpu_share(0.0, 4) == 0.0
+RECIPE: dict[str, Any] = {
+    "name": "over",
+    "space": {"primitives": ["A", "M"], "layers": [2, 2], "preset": "mini", "options": True},
+    "evaluation": {"profile": "smoke"},
+    "agents": [
+        {"name": "mine", "proposer": "fixed", "options": {"patterns": ["2A", OVER, "M+A", "2M"]}}
+    ],
+    "budget": {"evaluations": 4},
+    "references": {"patterns": {"llama": "A+M"}, "seeds": 1},
+    "confirm": {"finalists": 1, "seeds": 2},
+    "workers": 2,
+}
 
 
-@pytest.mark.parametrize(("gpus", "workers"), [(0, 48), (1, PER_GPU), (2, 2 * PER_GPU), (8, 48)])
-def test_default_workers_are_few_for_each_gpu_and_never_more_than_cores(
-    gpus: int, workers: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(48))
-    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
-    assert default_workers() == workers
+def test_a_candidate_over_memory_is_recorded_and_the_campaign_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "over.yaml").write_text(yaml.safe_dump(RECIPE))
+    done = subprocess.run(
+        [ARCHWRIGHT, "run", "over.yaml", "--out", "run", "--json"],
+        env=ENVIRONMENT,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert (summary["status"], summary["failures"]) == ("done", 1)
+    with closing(sqlite3.connect(tmp_path / "run" / database.FILE)) as db:
+        query = "SELECT c.pattern, e.state, e.failure, e.attempt, e.detail FROM evaluation e "
+        rows = db.execute(query + "JOIN candidate c ON c.id = e.candidate_id").fetchall()
+        scored = "SELECT COUNT(*) FROM measurement m JOIN evaluation e ON e.id = m.evaluation_id "
+        assert db.execute(scored + "WHERE e.state = 'failed'").fetchone() == (0,)
+    (failed,) = [row for row in rows if row[1] != "done"]
+    assert failed[:4] == (OVER, "failed", "oom", 1), (
+        "it is the candidate's own, so it is not retried"
+    )
+    assert f"must stay within {memory.readable(memory.share(2))}, not take another" in failed[4]
+    assert [row[3] for row in rows] == [1] * len(rows), "nobody else paid for it"
+    assert {row[0] for row in rows} == {OVER, "2A", "M+A", "2M", "A+M"}
 
 
-@pytest.fixture
-def executor(monkeypatch: pytest.MonkeyPatch) -> Iterator[RayExecutor]:
-    """Three workers on two GPUs that Ray is told to believe in."""
-    monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", '{"GPU": 2}')
-    made = RayExecutor(3)
-    yield made
-    made.close()
-
-
-def test_as_many_tasks_as_workers_run_at_once_and_each_sees_one_gpu(
-    executor: RayExecutor, tmp_path: Path
-) -> None:
-    def meet(number: int) -> str:
-        """Which GPU a task sees, once all have come: none can wait for another to end."""
-        (tmp_path / str(number)).touch()
-        while len(list(tmp_path.iterdir())) < 3:
-            time.sleep(0.05)
-        return os.environ["CUDA_VISIBLE_DEVICES"]
-
-    waiting = [executor.submit(meet, number) for number in range(3)]
-    done: list[object] = []
-    while waiting:
-        found = executor.wait(waiting, timeout=60)
-        assert found, "the tasks do not fit at once"
-        done += [executor.result(handle) for handle in found]
-        waiting = [handle for handle in waiting if handle not in found]
-    assert sorted(map(str, done)) in (["0", "0", "1"], ["0", "1", "1"])
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_a_dry_run_of_a_model_over_memory_is_one_sentence(tmp_path: Path) -> None:
+    """A space at a size for other machines; here, for one of 1.5 GB."""
+    (tmp_path / "over.yaml").write_text(yaml.safe_dump(RECIPE))
+    command = [str(ARCHWRIGHT), "run", "over.yaml", "--dry-run", "--set", "space.preset=3B"]
+    limited = f"ulimit -d {1500 * 1024}; exec {' '.join(command)} --set space.layers=4"
+    done = subprocess.run(
+        ["bash", "-c", limited], env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr[-2000:]
+    (sentence,) = done.stderr.splitlines()
+    assert sentence.startswith(
+        "archwright: space.preset 3B: memory: an evaluation must stay within 1.4"
+    )

@@ -231,6 +231,7 @@ def test_all_filters_of_png_are_undone() -> None:
     filters = torch.randint(5, (8, 10), generator=shake).tolist()
     files = [png(image, kinds) for image, kinds in zip(images, filters, strict=True)]
     assert torch.equal(grey_images(files, 7, 10).long(), images)
+    assert grey_images([], 7, 10).shape == (0, 10, 7)
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "size", "filter"])

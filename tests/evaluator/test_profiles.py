@@ -69,7 +69,7 @@ def test_a_profile_without_its_data_says_where_to_put_them(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.delenv("ARCHWRIGHT_LRA", raising=False)
-    with pytest.raises(ValueError, match=r"ARCHWRIGHT_LRA, not ''; put .* there, or use"):
+    with pytest.raises(ValueError, match=r"ARCHWRIGHT_LRA, not ''; put .* there, or try"):
         profile(name).check()
     with pytest.raises(ValueError, match="ARCHWRIGHT_LRA"):  # not the candidate's fault
         run(name)

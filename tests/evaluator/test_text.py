@@ -138,14 +138,14 @@ def test_a_missing_corpus_names_the_known_ones() -> None:
         Text(corpus="/no/such").split("train", 0)
 
 
-@pytest.mark.parametrize("content", [None, b""])
-def test_an_empty_corpus_is_refused(tmp_path: Path, content: bytes | None) -> None:
-    path = tmp_path
-    if content is not None:
-        path = tmp_path / "empty.txt"
-        path.write_bytes(content)
-    with pytest.raises(ValueError, match="must hold text, not 0 bytes; name another"):
-        Text(corpus=str(path)).identity()
+def test_an_empty_corpus_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"the folder must hold \.txt files, not none; add some"):
+        Text(corpus=str(tmp_path)).identity()
+    (tmp_path / "empty.txt").touch()
+    for place in (tmp_path, tmp_path / "empty.txt"):
+        read_corpus.cache_clear()
+        with pytest.raises(ValueError, match="must hold text, not 0 bytes; name another"):
+            Text(corpus=str(place)).identity()
 
 
 def test_what_is_not_utf8_is_refused_with_its_place(tmp_path: Path) -> None:
@@ -156,8 +156,10 @@ def test_what_is_not_utf8_is_refused_with_its_place(tmp_path: Path) -> None:
 
 def test_a_corpus_too_short_for_the_windows_is_refused(tmp_path: Path) -> None:
     (tmp_path / "short.txt").write_text("a" * 25_000)
-    with pytest.raises(ValueError, match="at least 25700 bytes, not 25000; lower length"):
-        Text(corpus=str(tmp_path / "short.txt")).split("train", 0)
+    task = Text(corpus=str(tmp_path / "short.txt"))
+    for use in (task.provenance, task.identity, lambda: task.split("train", 0)):
+        with pytest.raises(ValueError, match="at least 25700 bytes for windows of 256, not 25000;"):
+            use()
 
 
 def program(folder: Path, script: str) -> None:
