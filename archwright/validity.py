@@ -125,7 +125,8 @@ def mean(table: Sequence[Row], what: str, names: Sequence[str]) -> np.ndarray:
 
 
 def correlation(one: np.ndarray, two: np.ndarray) -> Row:
-    """Spearman's rank correlation and its percentile interval, resampling architectures."""
+    """Spearman's rank correlation and its percentile interval, resampling architectures; None where a
+    resample is constant and has no ranks."""
     found = stats.bootstrap(
         (one, two),
         lambda a, b: stats.spearmanr(a, b).statistic,
@@ -136,7 +137,7 @@ def correlation(one: np.ndarray, two: np.ndarray) -> Row:
         method="percentile",
         rng=np.random.default_rng(SEED),
     )
-    low, high = found.confidence_interval
+    low, high = (None if np.isnan(side) else side for side in found.confidence_interval)
     return {"value": float(stats.spearmanr(one, two).statistic), "low": low, "high": high}
 
 

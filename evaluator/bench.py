@@ -30,8 +30,9 @@ from evaluator.stages import watched
 from evaluator.tasks.base import IGNORE, Split
 from evaluator.train import Training, adamw, autocast, batches, train
 from search_space.model import Block, Model, layer_cost, make_primitive, pattern_cost
+from search_space.ops import linear
 from search_space.ops.attention import KV
-from search_space.ops.chunks import grouped
+from search_space.ops.chunks import decays, grouped
 from search_space.pattern import Pattern
 from search_space.presets import preset
 from search_space.primitives import attention
@@ -228,8 +229,8 @@ def fast_steps(model: Model, data: Split, sizes: Sizes) -> Steps:
 
 
 def plain_steps(model: Model, data: Split, sizes: Sizes) -> Steps:
-    """The same as a textbook has it: fp32, torch's own attention, norm and convolution, none of our
-    training code. The recurrent cores stay in chunks: a loop over time would be no match."""
+    """The same as a textbook has it: fp32, torch's own modules, none of our training code. The recurrent
+    cores stay in chunks, by autograd: a loop over time would be no match."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=0.0, fused=True)
 
     def run(start: int, stop: int) -> None:
@@ -250,8 +251,10 @@ def plain_loss(model: Model, inputs: Tensor, labels: Tensor) -> Tensor:
 
 @contextmanager
 def library() -> Iterator[None]:
-    """torch's own modules in place of ours that compute the same."""
+    """torch's own modules, and autograd, in place of ours that compute the same."""
     with ExitStack() as undo:
+        undo.enter_context(patch.object(attention, "rotated", library_rotation))
+        undo.enter_context(patch.object(linear._Inside, "apply", library_scores))
         undo.enter_context(patch.object(attention, "causal_attention", library_attention))
         undo.enter_context(patch.object(Norm, "forward", library_norm))
         undo.enter_context(patch.object(ShortConv, "mix", library_convolution))
@@ -262,6 +265,21 @@ def library_attention(q: Tensor, kv: KV) -> Tensor:
     """torch's fused kernel in place of `causal_attention`, without a window."""
     keys, values = (grouped(t, q.shape[1], 1) for t in (kv.keys, kv.values))
     return F.scaled_dot_product_attention(q, keys, values, is_causal=True)
+
+
+def library_rotation(x: Tensor, head: int, base: float, start: int = 0) -> Tensor:
+    """Head by head, in place of `rotated`."""
+    heads = x.unflatten(-1, (2, -1, head // 2)).permute(0, 3, 1, 2, 4).flatten(3)
+    frequency = base ** (-torch.arange(0, head, 2) / head)
+    angle = torch.arange(start, start + x.shape[1])[:, None] * frequency
+    cos, sin, (one, two) = angle.cos(), angle.sin(), heads.chunk(2, -1)
+    return torch.cat((one * cos - two * sin, one * sin + two * cos), -1)
+
+
+def library_scores(q: Tensor, k: Tensor, v: Tensor, c: Tensor) -> Tensor:
+    """What is inside a chunk, as the listing of SSD in 2405.21060 has it, in place of `_Inside`."""
+    scores = grouped(q @ k.transpose(-1, -2), v.shape[2]) * decays(c[..., 0, :])
+    return scores @ v
 
 
 def library_norm(norm: Norm, x: Tensor) -> Tensor:

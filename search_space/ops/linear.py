@@ -105,12 +105,12 @@ def _head_decay(q: Tensor, k: Tensor, v: Tensor, c: Tensor, state: State) -> tup
     """
     c = c.transpose(-1, -2)  # time innermost, for rows that are long: (..., 1, T)
     o, end = _Inside.apply(q, k, v, c), c[..., -1:]
-    q, k = (grouped(t, v.shape[2]).transpose(-1, -2) for t in (q, k))
-    added = (k * (end - c).exp().to(k.dtype)) @ v
+    q, k = (t.transpose(-1, -2) for t in (q, k))
+    added = _times(k, (end - c).exp().to(k.dtype)) @ v
     if state is None and v.shape[1] == 1:  # one chunk from nothing
         return o, wide(added[:, 0])
     before, state = carry(end.exp(), added, state)
-    q = (q * c.exp().to(q.dtype)).transpose(-1, -2)
+    q = _times(q, c.exp().to(q.dtype)).transpose(-1, -2)
     return o + q @ before.to(q.dtype), state
 
 
@@ -122,7 +122,7 @@ class _Inside(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, c: Tensor) -> Tensor:
         # Above the diagonal, where a product of 0 awaits it, the exponential must not overflow.
         decay = (c.transpose(-1, -2) - c).clamp_max_(0).exp_().to(v.dtype)
-        scores = grouped((q @ k.transpose(-1, -2)).tril_(), v.shape[2]) * decay
+        scores = _times((q @ k.transpose(-1, -2)).tril_(), decay)
         ctx.save_for_backward(q, k, v, decay, scores)
         ctx.decays = c.shape
         return scores @ v
@@ -135,8 +135,8 @@ class _Inside(torch.autograd.Function):
         dproduct = _ungrouped(dscores * decay, q.shape[2]).tril_()
         dc = None
         if ctx.needs_input_grad[3]:
-            through = dscores.mul_(scores)
-            dc = (_sum(through, -1) - _sum(through, -2)).unsqueeze(-2).sum_to_size(ctx.decays)
+            through = wide(dscores.mul_(scores))
+            dc = (through.sum(-1) - through.sum(-2)).unsqueeze(-2).sum_to_size(ctx.decays)
         return (
             dproduct @ k,
             dproduct.transpose(-1, -2) @ q,
@@ -145,14 +145,15 @@ class _Inside(torch.autograd.Function):
         )
 
 
+def _times(shared: Tensor, own: Tensor) -> Tensor:
+    """What the heads (dimension 2) of a group share times what each has of its own, nothing repeated."""
+    groups = shared.shape[2]
+    return (shared.unsqueeze(3) * own.unflatten(2, (groups, -1))).flatten(2, 3)
+
+
 def _ungrouped(t: Tensor, groups: int) -> Tensor:
     """Sums over the heads (dimension 2) that share a group: the gradient of `grouped`."""
     return t if t.shape[2] == groups else t.unflatten(2, (groups, -1)).sum(3)
-
-
-def _sum(t: Tensor, dim: int) -> Tensor:
-    """A sum in at least single precision."""
-    return t.sum(dim, dtype=torch.promote_types(t.dtype, torch.float32))
 
 
 def _channel_decay(

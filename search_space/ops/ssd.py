@@ -27,5 +27,7 @@ def ssd(
     dividing H; ``state`` (batch, H, N, P) is S before the first token, zero by default. Returns y
     (batch, L, H, P) and the state after the last token.
     """
-    dt = dt[..., None]
-    return decayed_attention(C, B, dt.to(x.dtype) * x, dt * A[:, None], state, impl)
+    width = x.shape[-1]
+    weight = dt.to(x.dtype).repeat_interleave(width, -1)  # in rows, which are long
+    v = (weight * x.flatten(2)).unflatten(-1, (-1, width))
+    return decayed_attention(C, B, v, (dt * A)[..., None], state, impl)

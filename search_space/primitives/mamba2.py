@@ -64,11 +64,12 @@ class Mamba2(Recurrent):
         inner, B, C = F.silu(mixed).split(
             (self.inner, self.groups * self.n, self.groups * self.n), dim=-1
         )
-        inner = inner.unflatten(-1, (self.heads, self.head))
         B, C = (t.unflatten(-1, (self.groups, self.n)) for t in (B, C))
         dt = F.softplus(dt + self.dt_bias)
-        y, recurrent = ssd(inner, dt, -self.A_log.exp(), B, C, recurrent, impl)
-        y = (y + self.D.to(y.dtype)[:, None] * inner).flatten(2)
+        heads = inner.unflatten(-1, (self.heads, self.head))
+        y, recurrent = ssd(heads, dt, -self.A_log.exp(), B, C, recurrent, impl)
+        D = self.D.to(y.dtype).repeat_interleave(self.head)  # in rows, which are long
+        y = y.flatten(2) + D * inner
         return self.out_proj(self.norm(y * F.silu(z))), (past, recurrent)
 
     def cost(self, length: int) -> Cost:
