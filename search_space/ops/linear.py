@@ -92,6 +92,7 @@ def _naive(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: State) -> tuple[Te
 def _chunk(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: State) -> tuple[Tensor, Tensor]:
     length, size = v.shape[1], chunk_size(k.shape[3], v.shape[1])
     q, k, v, g = (chunked(t, size) for t in (q, k, v, g))  # (B, chunks, H, size, ...)
+    v = v.contiguous()  # once, not for each product
     cumulative = g.cumsum(-2)  # log-decay since the chunk's start
     run = _head_decay if g.shape[-1] == 1 else _channel_decay
     o, state = run(q, k, v, cumulative, state)
@@ -116,33 +117,35 @@ def _head_decay(q: Tensor, k: Tensor, v: Tensor, c: Tensor, state: State) -> tup
 
 class _Inside(torch.autograd.Function):
     """o = (q k' D) v within a chunk, D_ij = e^(c_i - c_j) for i >= j else 0, its gradient written out:
-    autograd would keep and pass through every (T, T) step on the way to D."""
+    autograd would keep and pass through every (T, T) step on the way to D.
+
+    With S = q k' D, the gradient of c_i is do_i' o_i - dv_i' v_i: the sums over a row and a column of
+    dS S, since dS = do v'.
+    """
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, c: Tensor) -> Tensor:
         # Above the diagonal, where a product of 0 awaits it, the exponential must not overflow.
         decay = (c.transpose(-1, -2) - c).clamp_max_(0).exp_().to(v.dtype)
         scores = _times((q @ k.transpose(-1, -2)).tril_(), decay)
-        ctx.save_for_backward(q, k, v, decay, scores)
+        o = scores @ v
+        ctx.save_for_backward(q, k, v, o, decay, scores)
         ctx.decays = c.shape
-        return scores @ v
+        return o
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, do: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, decay, scores = ctx.saved_tensors
-        dscores = do @ v.transpose(-1, -2)
-        dproduct = _ungrouped(dscores * decay, q.shape[2]).tril_()
+        q, k, v, o, decay, scores = ctx.saved_tensors
+        do = do.contiguous()
+        dv = scores.transpose(-1, -2) @ do
+        dscores = (do @ v.transpose(-1, -2)).mul_(decay)
+        dproduct = _ungrouped(dscores, q.shape[2]).tril_()
         dc = None
         if ctx.needs_input_grad[3]:
-            through = wide(dscores.mul_(scores))
-            dc = (through.sum(-1) - through.sum(-2)).unsqueeze(-2).sum_to_size(ctx.decays)
-        return (
-            dproduct @ k,
-            dproduct.transpose(-1, -2) @ q,
-            scores.transpose(-1, -2) @ do,
-            dc,
-        )
+            through = wide(do * o).sum(-1) - wide(dv * v).sum(-1)
+            dc = through.unsqueeze(-2).sum_to_size(ctx.decays)
+        return dproduct @ k, dproduct.transpose(-1, -2) @ q, dv, dc
 
 
 def _times(shared: Tensor, own: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ def test_near_its_limit_an_evaluation_ends_in_its_score_or_in_oom(warm: bool) ->
     ends = [json.loads(text) for text in found if text]
     true = evaluate(Job("A+Mb+M", "mini", "smoke", 0)).score()
     assert len(ends) >= 20
-    assert ["oom", None] in ends
+    assert warm or ["oom", None] in ends  # what a warm process has freed may be all that it needs
     assert all(end in (["oom", None], [None, true]) for end in ends), ends
 
 
