@@ -41,8 +41,7 @@ def create(folder: Path) -> Engine:
             f"cannot make the run folder {folder} ({error.strerror}): name a writable one with --out"
         ) from error
     engine = _engine(folder / FILE, "rwc")
-    with engine.begin() as connection:
-        command.upgrade(_alembic(connection), "head")
+    _upgrade(engine)
     return engine
 
 
@@ -58,9 +57,7 @@ def open_(folder: Path, readonly: bool = False) -> Engine:
     try:
         if _is_older(engine, path):
             engine = _copy(engine) if readonly else engine
-            with engine.begin() as connection:
-                command.upgrade(_alembic(connection), "head")
-                connection.exec_driver_sql(f"PRAGMA query_only={readonly:d}")
+            _upgrade(engine)
     except DatabaseError as error:
         raise LedgerError(
             f"{path} is not a readable ledger ({error.orig}): restore it from a copy"
@@ -85,11 +82,22 @@ def _is_older(engine: Engine, path: Path) -> bool:
     return version != known[0]
 
 
+def _upgrade(engine: Engine) -> None:
+    """Migrate in one transaction, which Python's sqlite3 by itself would end at each change of a table."""
+    with engine.begin() as connection:
+        driver: Any = connection.connection.driver_connection
+        driver.isolation_level = None
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        command.upgrade(_alembic(connection), "head")
+    driver.isolation_level = ""
+
+
 def _copy(engine: Engine) -> Engine:
     """An engine on a copy in memory, in which nothing that is done reaches the file."""
     memory = sqlite3.connect(":memory:", check_same_thread=False)
     with closing(engine.raw_connection()) as file:
         file.backup(memory)
+    engine.dispose()
     memory.set_authorizer(_no_other_file)
     return create_engine("sqlite://", creator=lambda: memory, poolclass=StaticPool)
 

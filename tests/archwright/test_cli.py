@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -466,6 +467,24 @@ def test_a_dry_run_says_what_would_run_and_writes_nothing(desk: Desk) -> None:
     shown = desk("run", "mine.yaml", "--dry-run")
     assert yaml.safe_load(shown.stdout.partition("estimate")[0])["name"] == "smoke"
     assert sorted(desk.folder.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings", "trainings"),
+    [
+        ("quickstart", [], []),  # a training with a warm-up
+        ("mine.yaml", ["evaluation.profile=mqar", "evaluation.tasks=[mqar:baseline]"], [4, 100_000, 64, 64]),
+    ],
+)  # fmt: skip
+def test_a_dry_run_counts_epochs_and_sweeps_and_knows_warm_ups(
+    desk: Desk, recipe: str, settings: list[str], trainings: list[int]
+) -> None:
+    """4 trainings on 100,000 rows of 64 tokens, 64 times over."""
+    overrides = [word for setting in settings for word in ("--set", setting)]
+    found = last_line(desk("run", recipe, "--dry-run", *overrides, "--json"))["estimate"]
+    assert found["seconds_per_evaluation"] > 0
+    tokens = found["trained_tokens"] / found["evaluations"]
+    assert tokens > 0 and (not trainings or tokens == pytest.approx(math.prod(trainings), rel=0.01))
 
 
 # ----------------------------------------------------------------------------------------- bad input
