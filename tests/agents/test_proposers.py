@@ -8,12 +8,17 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nodes import SPACE, node
 
 from agents.agent import Agent, AgentSpec
-from agents.memory import BYTES_PER_TOKEN, clean, memory
+from agents.memory import memory
+from agents.prompts import clean
+from agents.prompts.sections import BYTES_PER_TOKEN
 from agents.proposers.classical import delete, draw, duplicate, insert, mutate, substitute, swap
 from agents.proposers.model import ModelProposer, ScriptedProposer
-from agents.scaffolds import Greedy, OneShot, Tournament
+from agents.scaffolds.greedy import Greedy
+from agents.scaffolds.one_shot import OneShot
+from agents.scaffolds.tournament import Tournament
 from search_space.model import layer_cost
 from search_space.pattern import Layer, Pattern
 from search_space.presets import preset
@@ -21,21 +26,6 @@ from search_space.space import Space
 from storage.records import Answer, Node, View
 
 EMPTY = View()
-SPACE = Space(("A", "M", "Mb"), 2, 5, "mini", options=True)
-
-
-def node(slot: int, pattern: str = "A+M", score: float | None = 0.5, **fields: object) -> Node:
-    values = {
-        "agent": "a",
-        "candidate": slot + 1,
-        "operator": "draft",
-        "hypothesis": "",
-        "parents": (),
-        "status": "accepted",
-        "failure": None if score is not None else "diverged",
-        **fields,
-    }
-    return Node(slot=slot, pattern=pattern, score=score, **values)  # type: ignore[arg-type]
 
 
 def propose(agent: Agent, view: View = EMPTY, seed: int = 0) -> Answer:
@@ -201,7 +191,7 @@ def test_prompts_carry_the_grammar_costs_memory_and_parent() -> None:
     assert "0.0123456789012345" in said
     assert "ATTN first" in said
     assert "failed: diverged" in said
-    assert "<<<x [2J>>>" in said  # the log is data: no control characters
+    assert "<<<diverged: x [2J>>>" in said  # the log is data: no control characters
 
 
 def test_memory_is_bounded_and_shows_a_candidate_once() -> None:
