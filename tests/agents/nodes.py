@@ -27,14 +27,10 @@ def node(slot: int, pattern: str = "A+M", score: float | None = 0.5, **fields: o
 
 
 def child(slot: int, score: float | None, *parents: int, **fields: object) -> Node:
-    """What was made from the nodes of these slots; its pattern is its own."""
-    pattern = PATTERNS[slot % len(PATTERNS)]
-    return node(
-        slot,
-        pattern,
-        score,
-        **{"operator": "improve", "parents": tuple(p + 1 for p in parents), **fields},
-    )
+    """What was made from the nodes of these slots."""
+    made: dict[str, object] = {"operator": "improve", "parents": tuple(p + 1 for p in parents)}
+    made["pattern"] = PATTERNS[slot % len(PATTERNS)]
+    return node(slot, score=score, **{**made, **fields})  # type: ignore[arg-type]
 
 
 def played(scaffold: Scaffold, seed: int, turns: int, lag: int = 1, failing: float = 0.2) -> View:
