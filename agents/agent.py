@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agents.literature import Digest
 from agents.proposers import PROPOSERS, Proposer, Request
 from agents.scaffolds import SCAFFOLDS, Scaffold
 from search_space.pattern import nearest
@@ -31,6 +32,7 @@ class AgentSpec:
     scaffold_options: Mapping[str, Any] = field(default_factory=dict)
     goal: str = ""
     notes: str = ""
+    literature: tuple[Digest, ...] = ()
 
 
 class Agent:
@@ -56,7 +58,7 @@ class Agent:
     def _request(self, view: View, seed: int) -> Request:
         decision = self.scaffold.next(view, random.Random(f"scaffold {seed}"))
         spec = self.spec
-        return Request(decision, view, spec.space, seed, spec.goal, spec.notes)
+        return Request(decision, view, spec.space, seed, spec.goal, spec.notes, spec.literature)
 
 
 def make(name: str, known: Mapping[str, type[Any]], options: Mapping[str, Any], what: str) -> Any:

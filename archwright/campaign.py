@@ -117,7 +117,9 @@ class Campaign:
         """
         check(recipe)
         lag = lag_of(recipe, workers)
-        recipe = recipe.model_copy(update={"workers": workers, "lag": lag})
+        literature = recipe.literature and str(Path(recipe.literature).resolve())
+        fixed = {"workers": workers, "lag": lag, "literature": literature}
+        recipe = recipe.model_copy(update=fixed)
         ledger = Ledger(database.create(folder), folder, _session())
         stored, records = recipe.model_dump(mode="json"), agent_records(recipe)
         ledger.begin(recipe.name, stored, recipe.seed, lag, workers, records)
@@ -304,8 +306,9 @@ class Campaign:
         arm = next(arm for arm in (self.references, *self.arms) if agent in arm.agents)
         nodes = tuple(n for n in self._nodes(visible, arm) if n.agent == agent)
         turn = sum(s.agent == agent and not s.promotion for s in self.slots[:slot])
-        rungs = self.recipe.rungs
-        return View(nodes, turn, self._noise(seen, rungs.last)[0], rungs.count)
+        count = self.recipe.rungs.count
+        *lower, (noise, freedom) = (self._noise(seen, rung) for rung in range(count))
+        return View(nodes, turn, noise, count, freedom, tuple(lower))
 
     def _nodes(self, slots: Sequence[SlotState], arm: Arm) -> tuple[Node, ...]:
         """What an arm has found in these slots, each candidate at the highest rung it reached in them."""

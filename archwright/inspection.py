@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DatabaseError, ResourceClosedError
 from sqlalchemy.orm import Session
 
+from agents.prompts import sections
 from archwright import report
 from search_space.pattern import nearest
 from storage import blobs, queries
@@ -64,6 +65,7 @@ def _call(db: Session, folder: Path, identity: int) -> dict[str, Any]:
     for name in ("request", "reply"):
         digest = columns.pop(f"{name}_sha")
         columns[name] = blobs.get(folder / BLOBS, digest).decode() if digest else None
+    columns["sections"] = sections.table(columns["request"]) if columns["request"] else []
     return columns
 
 

@@ -9,7 +9,7 @@ about as much as the search. What passes a rung is `evaluator.rungs`'; nothing i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -76,19 +76,26 @@ def _advance(node: Node, found: Promotion, arm: str, margin: float) -> Advance:
 
 def raised(nodes: Iterable[Node]) -> tuple[Node, ...]:
     """The nodes of an arm without those of promotions, each as its candidate stands at the highest rung
-    that it reached: agents and rankings know a candidate by its latest result. A promotion that broke
-    on our side reached nothing."""
+    that it reached, its lower scores beside it: agents and rankings know a candidate by its latest
+    result. A promotion that broke on our side reached nothing."""
     nodes = tuple(nodes)
+    scores = {(node.candidate, node.rung): node.score for node in nodes}
     highest: dict[int | None, Node] = {}
     for node in nodes:
         broken = node.status == "promoted" and node.failure == "infrastructure"
         if not broken and node.rung >= highest.get(node.candidate, node).rung:
             highest[node.candidate] = node
-    return tuple(_as(node, highest) for node in nodes if node.status != "promoted")
+    return tuple(_as(node, highest, scores) for node in nodes if node.status != "promoted")
 
 
-def _as(node: Node, highest: dict[int | None, Node]) -> Node:
+def _as(
+    node: Node,
+    highest: Mapping[int | None, Node],
+    scores: Mapping[tuple[int | None, int], float | None],
+) -> Node:
     if node.candidate is None:
         return node
     top = highest[node.candidate]
-    return replace(node, rung=top.rung, score=top.score, failure=top.failure, detail=top.detail)
+    lower = tuple(scores.get((node.candidate, rung)) for rung in range(top.rung))
+    node = replace(node, rung=top.rung, score=top.score, lower=lower)
+    return replace(node, failure=top.failure, detail=top.detail)

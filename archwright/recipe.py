@@ -18,6 +18,9 @@ HERE = Path(__file__).parent
 RECIPES = HERE / "recipes" if (HERE / "recipes").is_dir() else HERE.parent / "runs"
 
 
+MODEL_PROPOSERS = ("llm", "best-of-n")  # those that `model` and --llm are for
+
+
 class RecipeError(ValueError):
     """A recipe that cannot be used, in one sentence with the place, the rule and the way out."""
 
@@ -119,6 +122,7 @@ class Recipe(Section):
     rungs: RungsSection = RungsSection()
     references: ReferencesSection = ReferencesSection()
     confirm: ConfirmSection = ConfirmSection()
+    literature: str | None = None
     workers: int | None = Field(default=None, ge=1)
     lag: int | None = Field(default=None, ge=1)
     reproducible: bool = True
@@ -156,14 +160,16 @@ def parse(data: Mapping[str, Any], place: str = "recipe") -> Recipe:
 
 
 def with_model(recipe: Recipe, model: str) -> Recipe:
-    """The recipe with this model for its `llm` agents; without any, one replaces the search's agents."""
-    agents = [agent.model_dump(mode="json") for agent in recipe.agents]
-    if not any(agent["proposer"] == "llm" for agent in agents):
-        agents = [{"name": "llm", "proposer": "llm"}]
-    for agent in agents:
-        if agent["proposer"] == "llm":
+    """The recipe with this model for its agents that ask one, and for such controls as name none; where no
+    agent asks one, one that does replaces them."""
+    data = recipe.model_dump(mode="json")
+    if not any(agent["proposer"] in MODEL_PROPOSERS for agent in data["agents"]):
+        data["agents"] = [{"name": "llm", "proposer": "llm"}]
+    nameless = [control for control in data["controls"] if control["model"] is None]
+    for agent in (*data["agents"], *nameless):
+        if agent["proposer"] in MODEL_PROPOSERS:
             agent["model"] = model
-    return parse({**recipe.model_dump(mode="json"), "agents": agents}, "recipe with --llm")
+    return parse(data, "recipe with --llm")
 
 
 def find(source: str | Path) -> Path:

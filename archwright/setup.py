@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from agents.agent import Agent, AgentSpec
+from agents.literature import load
 from archwright.candidates import space_of
-from archwright.recipe import AgentSection, Recipe, RecipeError
+from archwright.recipe import MODEL_PROPOSERS, AgentSection, Recipe, RecipeError
 from archwright.schedule import Arm
 from evaluator.profiles import Profile, profile
 from evaluator.rungs import shares
@@ -98,16 +100,17 @@ def _spec(recipe: Recipe, section: AgentSection, notes: str) -> AgentSpec:
         scaffold_options=section.scaffold_options,
         goal=goal_of(recipe),
         notes=notes,
+        literature=load(Path(recipe.literature)) if recipe.literature else (),
     )
 
 
 def _options(recipe: Recipe, section: AgentSection) -> dict[str, Any]:
-    if section.proposer != "llm":
+    if section.proposer not in MODEL_PROPOSERS:
         return section.options
     if section.model is None:
         raise RecipeError(
-            f"agent {section.name}: proposer llm needs a model: write model: provider:model, "
-            "or give --llm"
+            f"agent {section.name}: proposer {section.proposer} needs a model: write model: "
+            "provider:model, or give --llm"
         )
     return {"model": section.model, "prices": recipe.prices, **section.options}
 

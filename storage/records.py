@@ -36,6 +36,13 @@ class Node:
     flops_per_token: float = 0.0
     state_bytes: int = 0
     rung: int = 0
+    lower: tuple[float | None, ...] = ()  # the scores at the rungs below, where there are any
+
+    def score_at(self, rung: int) -> float | None:
+        """The score at a rung; None where it has none."""
+        if rung == self.rung:
+            return self.score
+        return self.lower[rung] if rung < len(self.lower) else None
 
     @property
     def standing(self) -> tuple[int, float]:
@@ -51,6 +58,19 @@ class View:
     turn: int = 0  # how many slots this agent was asked for before
     noise: float | None = None  # standard deviation of a full score over seeds, where known
     rungs: int = 1  # how many the campaign has
+    freedom: float = math.inf  # degrees of freedom behind that noise; infinite where it is exact
+    lower_noise: tuple[tuple[float | None, float], ...] = ()  # noise and freedom at each lower rung
+
+    @property
+    def in_flight(self) -> int:
+        """How many slots of this agent have been asked for and cannot be seen yet."""
+        return max(0, self.turn - len(self.nodes))
+
+    def noise_at(self, rung: int) -> tuple[float | None, float]:
+        """The noise of a score at a rung and its degrees of freedom; (None, 0) where it is not known."""
+        if rung == self.rungs - 1:
+            return self.noise, self.freedom
+        return self.lower_noise[rung] if rung < len(self.lower_noise) else (None, 0)
 
     @property
     def scored(self) -> tuple[Node, ...]:

@@ -1,4 +1,7 @@
-"""Renders the prompts, one Jinja template per operator in this folder."""
+"""Renders the prompts, one Jinja template per operator in this folder.
+
+`analyze` is one, too, though no model is called for it: see `agents.analysis`.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,23 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from agents.memory import clean, line
 from search_space.pattern import Pattern
 
 
 def render(template: str, **values: Any) -> str:
     """The template of that name with these values; a value that is missing is an error."""
     return _environment().get_template(f"{template}.j2").render(**values).strip()
+
+
+def clean(text: str, limit: int) -> str:
+    """Text from outside, as data on one line: control characters out, length bounded."""
+    flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return flat if len(flat) <= limit else flat[: limit - 3] + "..."
+
+
+def fence(text: str, limit: int) -> str:
+    """Text from outside between marks that it cannot close."""
+    return f"<<<{clean(text, limit).replace('<<<', '<< <').replace('>>>', '>> >')}>>>"
 
 
 @lru_cache(maxsize=1)
@@ -26,7 +39,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         autoescape=False,
     )
-    environment.globals.update(line=line, clean=clean, expand=_expand)
+    environment.globals.update(clean=clean, fence=fence, expand=_expand)
     return environment
 
 

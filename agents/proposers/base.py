@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+from agents.literature import Digest
 from agents.scaffolds.base import Decision
 from search_space.space import Space
 from storage.records import Answer, Money, View
@@ -21,6 +22,7 @@ class Request:
     seed: int
     goal: str = ""  # the task and the budget, for models
     notes: str = ""  # the user's own, from the run folder
+    literature: tuple[Digest, ...] = ()  # what models may be reminded of
 
     @property
     def rng(self) -> random.Random:

@@ -1,6 +1,7 @@
 """`random`, `evolution`, `fixed`: proposers without a model: the embedded default, the controls, references.
 
-`evolution` makes the child; which parent it is made from is the scaffold's (`tournament`).
+`evolution` makes the child; which parents it is made from is the scaffold's, `tournament` unless the
+recipe names another.
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ from search_space.space import Space
 from storage.records import Answer
 
 TRIES = 200  # draws before a pattern that the agent has already seen is proposed again
+MUTATED = 0.5  # of the children of two parents: alike ones have few others that nobody has seen
 
 
 class RandomProposer:
-    """Draws the number of layers, then each layer, uniformly."""
+    """Draws the number of layers, then each layer, uniformly, whatever the scaffold decided.
+
+    Its answers carry the decision's parents all the same: a tree grows where its scaffold asked.
+    """
 
     scaffold: ClassVar[str] = "one-shot"
 
@@ -52,15 +57,25 @@ class FixedProposer:
 
 
 class EvolutionProposer(RandomProposer):
-    """Drafts at random; improves by one mutation of the parent (arXiv 1802.01548)."""
+    """Drafts at random; improves and debugs by one mutation of the parent (arXiv 1802.01548); of two
+    parents it makes a recombination, ``MUTATED`` of the time with a mutation."""
 
     scaffold: ClassVar[str] = "tournament"
 
     async def propose(self, request: Request) -> Answer:
-        if not request.decision.parents:
+        rng, space = request.rng, request.space
+        parents = [Pattern.parse(node.pattern) for node in request.decision.parents]
+        if not parents:
             return await super().propose(request)
-        rng, parent = request.rng, Pattern.parse(request.decision.parents[0].pattern)
-        return _unseen(request, lambda: mutate(parent, request.space, rng), "one mutation")
+        if len(parents) == 1:
+            return _unseen(request, lambda: mutate(parents[0], space, rng), "one mutation")
+        one, two = parents
+        return _unseen(request, lambda: _child(one, two, space, rng), "a recombination")
+
+
+def _child(one: Pattern, two: Pattern, space: Space, rng: random.Random) -> Pattern:
+    child = cross(one, two, space, rng)
+    return mutate(child, space, rng) if rng.random() < MUTATED else child
 
 
 def _unseen(request: Request, make: Callable[[], Pattern], hypothesis: str) -> Answer:
@@ -90,9 +105,28 @@ def draw(space: Space, rng: random.Random) -> Pattern:
     return Pattern.of([rng.choice(space.codes) for _ in range(depth)])
 
 
+def cross(one: Pattern, two: Pattern, space: Space, rng: random.Random) -> Pattern:
+    """The first layers of ``one``, then the last of ``two``, at least one of each; the two cuts are drawn
+    uniformly among those that give a depth of the space. ``one`` where none does."""
+    head, tail = _codes(one), _codes(two)
+    cuts = [
+        (i, j)
+        for i in range(1, len(head) + 1)
+        for j in range(len(tail))
+        if space.smallest <= i + len(tail) - j <= space.largest
+    ]
+    i, j = rng.choice(cuts) if cuts else (len(head), len(tail))
+    return Pattern.parse("+".join(head[:i] + tail[j:]))
+
+
+def _codes(pattern: Pattern) -> list[str]:
+    """The layers with their options; shared weights become each layer's own."""
+    return [str(layer) for layer in pattern.layers]
+
+
 def mutate(parent: Pattern, space: Space, rng: random.Random) -> Pattern:
     """The parent after one mutation, of a kind drawn uniformly among those that the space allows."""
-    codes = [str(layer) for layer in parent.layers]  # with its options; shared weights become own
+    codes = _codes(parent)
     kinds = [substitute, swap] if len(codes) > 1 else [substitute]
     if len(codes) < space.largest:
         kinds += [insert, duplicate]

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
+from agents.analysis import line
+from agents.literature import Digest, relevant
 from agents.llm import (
     Call,
     Client,
@@ -25,8 +27,8 @@ from agents.llm import (
     load_prices,
     worst_case,
 )
-from agents.memory import clean, memory
-from agents.prompts import render
+from agents.memory import memory
+from agents.prompts import clean, render
 from agents.proposers.base import Request
 from search_space.pattern import Pattern, PatternError
 from storage.records import Answer, CallRecord, Money
@@ -63,6 +65,7 @@ class ModelProposer:
     max_repairs: int = 2
     max_output_tokens: int = 4_000
     memory_tokens: int = 6_000
+    literature_tokens: int = 2_000
     timeout_seconds: float = 120.0
     prices: Mapping[str, Any] = field(default_factory=dict)
 
@@ -118,22 +121,33 @@ class ModelProposer:
 
     def prompt(self, request: Request) -> Prompt:
         """What is sent for this request before any repair."""
-        view, space = request.view, request.space
+        view, space, parents = request.view, request.space, request.decision.parents
         system = render(
             "system",
             catalogue=space.catalogue(),
             space=space,
             goal=request.goal,
             notes=request.notes,
+            schema=SCHEMA,
         )
         asked = render(
             request.decision.operator,
-            memory=memory(view, self.memory_tokens),
+            memory=memory(view, self.memory_tokens, parents),
+            literature=self._literature(request),
             noise=view.noise,
             rungs=view.rungs,
-            parents=request.decision.parents,
+            parents=parents,
+            analyses=[line(parent, view, LONGEST) for parent in parents],
         )
         return Prompt(system, (Message("user", asked),), SCHEMA, self.max_output_tokens)
+
+    def _literature(self, request: Request) -> list[Digest]:
+        """What bears on the task, the space's layers and, once more, those of the parents."""
+        titles = {str(row["code"]): str(row["title"]) for row in request.space.catalogue()}
+        patterns = [node.pattern for node in request.decision.parents]
+        codes = [code for pattern in patterns for code in Pattern.parse(pattern).counts]
+        words = [request.goal, *titles.values(), *patterns, *(titles.get(c, c) for c in codes)]
+        return relevant(request.literature, " ".join(words), self.literature_tokens)
 
     def _read(self, call: Call, request: Request, calls: tuple[CallRecord, ...]) -> Answer:
         """The answer in a call. Raises BadReply with what the model has to mend."""

@@ -1,7 +1,10 @@
 """Scaffolds by short name; another is named in a recipe by import path (`package.module:Class`)."""
 
 from agents.scaffolds.base import Decision, Scaffold
+from agents.scaffolds.evolution import Evolution
 from agents.scaffolds.greedy import Greedy
+from agents.scaffolds.map_elites import MapElites
+from agents.scaffolds.mcts import Mcts
 from agents.scaffolds.one_shot import OneShot
 from agents.scaffolds.tournament import Tournament
 
@@ -9,6 +12,9 @@ SCAFFOLDS: dict[str, type[Scaffold]] = {
     "one-shot": OneShot,
     "greedy": Greedy,
     "tournament": Tournament,
+    "mcts": Mcts,
+    "evolution": Evolution,
+    "map-elites": MapElites,
 }
 
 __all__ = ["SCAFFOLDS", "Decision", "Scaffold"]

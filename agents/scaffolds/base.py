@@ -20,6 +20,13 @@ class Decision:
     reason: str
 
 
+def check_positive(**options: float) -> None:
+    """Raise ValueError for an option of a scaffold that is not above 0."""
+    for name, value in options.items():
+        if value <= 0:
+            raise ValueError(f"scaffold_options.{name} must be above 0, not {value}: change it")
+
+
 class Scaffold(Protocol):
     """Stateless: its state is a fold over the view, so that resuming is reading."""
 

@@ -1,4 +1,7 @@
-"""`tournament`: the parent choice of regularised evolution (Real et al. 2019, arXiv 1802.01548)."""
+"""`tournament`: the parent choice of regularised evolution (Real et al. 2019, arXiv 1802.01548).
+
+With proposer `evolution` it is regularised evolution: random drafts, one mutation a child, no crossover.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ from storage.records import View
 class Tournament:
     """Drafts fill the population; then the best of a random sample of the living is improved.
 
-    The living are the latest ``population`` scored nodes: age removes them, not their score.
+    The living are the latest ``population`` scored nodes: age removes them, not their score. Two things
+    differ from the paper: the sample is drawn without replacement, and a candidate found again does not
+    become young again, since its score is reused, where the paper trains it anew.
     """
 
     population: int = 16

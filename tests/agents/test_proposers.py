@@ -4,16 +4,33 @@ import asyncio
 import json
 import random
 from collections import Counter
+from dataclasses import replace
+from itertools import product
+from unittest.mock import ANY
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nodes import SPACE, node
 
 from agents.agent import Agent, AgentSpec
-from agents.memory import BYTES_PER_TOKEN, clean, memory
-from agents.proposers.classical import delete, draw, duplicate, insert, mutate, substitute, swap
+from agents.proposers import PROPOSERS, Request
+from agents.proposers.best_of_n import BestOfN
+from agents.proposers.classical import (
+    cross,
+    delete,
+    draw,
+    duplicate,
+    insert,
+    mutate,
+    substitute,
+    swap,
+)
 from agents.proposers.model import ModelProposer, ScriptedProposer
-from agents.scaffolds import Greedy, OneShot, Tournament
+from agents.scaffolds import Decision
+from agents.scaffolds.greedy import Greedy
+from agents.scaffolds.one_shot import OneShot
+from agents.scaffolds.tournament import Tournament
 from search_space.model import layer_cost
 from search_space.pattern import Layer, Pattern
 from search_space.presets import preset
@@ -21,21 +38,6 @@ from search_space.space import Space
 from storage.records import Answer, Node, View
 
 EMPTY = View()
-SPACE = Space(("A", "M", "Mb"), 2, 5, "mini", options=True)
-
-
-def node(slot: int, pattern: str = "A+M", score: float | None = 0.5, **fields: object) -> Node:
-    values = {
-        "agent": "a",
-        "candidate": slot + 1,
-        "operator": "draft",
-        "hypothesis": "",
-        "parents": (),
-        "status": "accepted",
-        "failure": None if score is not None else "diverged",
-        **fields,
-    }
-    return Node(slot=slot, pattern=pattern, score=score, **values)  # type: ignore[arg-type]
 
 
 def propose(agent: Agent, view: View = EMPTY, seed: int = 0) -> Answer:
@@ -76,6 +78,74 @@ def test_each_mutation_does_what_its_name_says(seed: int, codes: list[str]) -> N
     assert any(
         codes[: i + block] + codes[i : i + block] + codes[i + block :] == longer for i in starts
     )
+
+
+@given(
+    st.integers(0, 2**31 - 1),
+    st.sampled_from(["A+M", "5M", "A{kv=2}+[A|M]+M", "2*(A+M)"]),
+    st.sampled_from(["2Mb", "Mb+A+Mb+A+Mb", "A+3Mb"]),
+    st.sampled_from([(2, 5), (4, 4), (1, 2), (3, 3)]),
+)
+def test_a_recombination_is_the_head_of_one_parent_and_the_tail_of_the_other(
+    seed: int, one: str, two: str, depths: tuple[int, int]
+) -> None:
+    space = replace(SPACE, smallest=depths[0], largest=depths[1])
+    head, tail = ([str(x) for x in Pattern.parse(text).layers] for text in (one, two))
+    child = [
+        str(x)
+        for x in cross(Pattern.parse(one), Pattern.parse(two), space, random.Random(seed)).layers
+    ]
+    assert depths[0] <= len(child) <= depths[1]
+    cuts = range(1, len(child))
+    assert any(child == head[:i] + tail[len(tail) - (len(child) - i) :] for i in cuts)
+
+
+def test_a_recombination_of_a_space_of_one_layer_is_the_first_parent() -> None:
+    space = replace(SPACE, smallest=1, largest=1)
+    one, two = Pattern.parse("A"), Pattern.parse("M")
+    assert cross(one, two, space, random.Random(0)) == one
+
+
+def test_every_cut_of_a_recombination_is_drawn() -> None:
+    space, one, two = (
+        replace(SPACE, smallest=3, largest=3),
+        Pattern.parse("3A"),
+        Pattern.parse("3M"),
+    )
+    drawn = Counter(str(cross(one, two, space, random.Random(seed))) for seed in range(600))
+    assert drawn.keys() == {"A+2M", "2A+M"}
+    assert all(abs(count - 300) < 75 for count in drawn.values())
+
+
+@pytest.mark.parametrize("operator", ["draft", "improve", "debug", "crossover"])
+def test_evolution_obeys_its_operator_and_random_does_not(operator: str) -> None:
+    parents = {"draft": (), "crossover": (node(0, "5A"), node(1, "5M"))}.get(
+        operator, (node(0, "5A"),)
+    )
+    decision = Decision(operator, parents, "because")  # type: ignore[arg-type]
+    made: dict[str, list[str]] = {"evolution": [], "random": []}
+    for kind, seed in product(made, range(60)):
+        request = Request(decision, View((node(0, "5A"), node(1, "5M")), 2), SPACE, seed)
+        answer = asyncio.run(PROPOSERS[kind]().propose(request))
+        assert (answer.operator, answer.reason) == (operator, "because")
+        assert answer.parents == tuple(p.candidate for p in parents)
+        made[kind].append(str(answer.pattern))
+    assert not {"5A", "5M"} & {*made["evolution"], *made["random"]}  # both are measured already
+    drawn = [str(draw(SPACE, random.Random(seed))) for seed in range(60)]
+    assert made["random"] == [d if d not in ("5A", "5M") else ANY for d in drawn]
+    other = [sum(c != "A" for c in codes(text)) for text in made["evolution"]]
+    if operator == "draft":
+        assert made["evolution"] == made["random"]
+    elif operator in ("improve", "debug"):
+        assert max(other) == 1, "one mutation changes at most one layer of 5A"
+    else:
+        both = ["A" in codes(text) and "M" in codes(text) for text in made["evolution"]]
+        assert sum(both) > 45
+        assert "Mb" in "".join(made["evolution"]), "some are mutated, too"
+
+
+def codes(text: str) -> list[str]:
+    return [layer.code for layer in Pattern.parse(text).layers]
 
 
 def test_a_draw_is_uniform_over_depths_and_codes() -> None:
@@ -201,24 +271,7 @@ def test_prompts_carry_the_grammar_costs_memory_and_parent() -> None:
     assert "0.0123456789012345" in said
     assert "ATTN first" in said
     assert "failed: diverged" in said
-    assert "<<<x [2J>>>" in said  # the log is data: no control characters
-
-
-def test_memory_is_bounded_and_shows_a_candidate_once() -> None:
-    nodes = tuple(node(i, "A" * (1 + i % 5), i / 100, hypothesis="h" * 500) for i in range(60))
-    again = node(60, "A", 0.1, candidate=1, status="duplicate")
-    lines = memory(View((*nodes, again)), budget_tokens=400)
-    assert sum(len(line.encode()) + 1 for line in lines) <= 400 * BYTES_PER_TOKEN
-    assert lines[0].startswith("- AAAAA:") or "0.59" in lines[0]  # the best comes first
-    everything = memory(View((*nodes, again)), budget_tokens=10**6)
-    assert len(everything) == len(set(everything)) <= 16
-
-
-@given(st.text(), st.integers(3, 50))
-def test_quoted_text_is_one_printable_line_of_bounded_length(text: str, limit: int) -> None:
-    line = clean(text, limit)
-    assert len(line) <= limit
-    assert line.isprintable()
+    assert "<<<diverged: x [2J>>>" in said  # the log is data: no control characters
 
 
 def test_a_quote_bounds_every_attempt_and_an_unknown_price_is_unknown(
@@ -256,3 +309,26 @@ def test_nobody_wins_by_a_wider_layer() -> None:
     agent = Agent(AgentSpec("a", "scripted", fixed, options={"replies": []}))
     assert isinstance(agent.proposer, ScriptedProposer)
     assert "hidden" not in agent.proposer.prompt(agent._request(View(), 0)).system
+
+
+def test_best_of_n_asks_the_same_question_whatever_was_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    spec = AgentSpec("b", "best-of-n", SPACE, options={"model": "openai:m"}, goal="Tasks: recall.")
+    agent = Agent(spec)
+    assert agent.scaffold_name == "one-shot"
+    assert isinstance(agent.proposer, BestOfN)
+    known = View((node(0, "A+M", 0.7, hypothesis="a clue"), node(1, "2M", None)), 9, noise=0.01)
+    asked = agent._request(known, 1)
+    prompt = agent.proposer.prompt(asked)
+    assert prompt == agent.proposer.prompt(agent._request(View(), 0))
+    improving = replace(asked, decision=Decision("improve", (known.nodes[0],), "r"))
+    assert agent.proposer.prompt(improving) == prompt
+    text = prompt.system + prompt.messages[0].text
+    assert "Tasks: recall." in text
+    assert not any(clue in text for clue in ("a clue", "0.7", "0.01", "Measured so far"))
+    with_memory = replace(spec, proposer="llm", scaffold="one-shot")
+    other = Agent(with_memory).proposer
+    assert isinstance(other, ModelProposer)
+    assert "a clue" in other.prompt(asked).messages[0].text

@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 
 import archwright.campaign
 from agents.agent import Agent
-from agents.memory import line
+from agents.analysis import line
 from archwright import console, inspection, report
 from archwright.campaign import Campaign, Progress, SlotState
 from archwright.estimate import search
@@ -306,6 +306,8 @@ def test_a_candidate_is_known_by_its_latest_result() -> None:
         (2, None, 1),
         (1, 0.7, 1),
     ]
+    assert [n.lower for n in seen] == [(0.5,), (0.4,), (0.5,)]
+    assert (seen[0].score_at(0), seen[0].score_at(1), seen[0].score_at(2)) == (0.5, 0.7, None)
     assert seen[1].failure == "nan"
     assert [n.candidate for n in View(seen).scored] == [1], "whoever fails later is out"
     broken = raised([node(2, 0.4), node(2, None, 1, failure="infrastructure")])
@@ -441,14 +443,14 @@ def test_a_model_is_told_what_a_rung_is_and_where_a_score_is_from() -> None:
     goal = agent_specs(recipe())[1].goal
     assert "rung 0 after 1/3 of it, rung 1 at its end" in goal
     assert "rung" not in agent_specs(recipe(rungs={}))[1].goal
-    assert "score 0.5 at rung 1;" in line(node(1, 0.5, 1), rungs=2)
-    assert "rung" not in line(node(1, 0.5), rungs=1)
+    assert "score 0.5 ± unknown at rung 1;" in line(node(1, 0.5, 1), View(rungs=2))
+    assert "rung" not in line(node(1, 0.5), View())
     agent = {"name": "m", "proposer": "scripted", "options": {"replies": []}}
     model = Agent(agent_specs(recipe(agents=[agent]))[1])
     view = View(tuple(node(i, 0.5) for i in range(9)), turn=9, noise=0.1, rungs=2)
     asked = model.proposer.prompt(model._request(view, 0)).messages[0].text
-    assert "at the last rung: 0.1" in asked
-    assert asked.count("score 0.5 at rung 0") > 1
+    assert "a standard error of 0.1 at the last rung" in asked
+    assert asked.count("score 0.5 ± unknown at rung 0") > 1
 
 
 def test_the_report_has_the_rank_correlation_of_rungs(

@@ -1,0 +1,81 @@
+"""What a prompt is made of: the sections under the templates' headings, with their length.
+
+Reads the request as it was sent to whichever provider; knows no provider's format.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+BYTES_PER_TOKEN = 3  # of prompt text; low, so that the budget is kept rather than missed
+# In the order of the prompt. What comes before any of them in a text is its opening.
+HEADINGS = {
+    "# Grammar": "grammar",
+    "# Layers you may use": "catalogue",
+    "# Rules": "rules",
+    "# Notes of the user": "notes",
+    "# Reply": "reply",
+    "# Measured so far": "memory",
+    "# Literature": "literature",
+    "# Parents": "parents",
+    "# Your task": "task",
+}
+
+
+def tokens(text: str) -> int:
+    """An upper estimate of the tokens of a text."""
+    return -(-len(text.encode()) // BYTES_PER_TOKEN)
+
+
+def table(request: str) -> list[dict[str, Any]]:
+    """One row per section of a request's JSON: name, characters, estimated tokens; last comes what is in
+    none: schema, refused replies and their repairs, names."""
+    parts = [part for text in _texts(_read(request)) for part in split(text)]
+    rows = [_row(name, len(text), tokens(text)) for name, text in parts]
+    rest = len(request) - sum(row["characters"] for row in rows)
+    return [*rows, _row("rest", rest, -(-rest // BYTES_PER_TOKEN))]
+
+
+def _read(request: str) -> Any:
+    """The JSON of a request; nothing for one that a proposer of the user's own wrote otherwise."""
+    try:
+        return json.loads(request)
+    except ValueError:
+        return None
+
+
+def split(text: str) -> list[tuple[str, str]]:
+    """The sections of one text in order, none for a text without headings.
+
+    Only the user's notes may hold lines like our headings: all others are written by us or on one line.
+    So the reply's section, which follows the notes, begins at the last such line, any other at the first.
+    """
+    starts = [("opening", 0)]
+    for heading, name in HEADINGS.items():
+        at = starts[-1][1]
+        found = [m.start() for m in re.finditer(rf"^{heading}$", text[at:], re.MULTILINE)]
+        if found:
+            starts.append((name, at + (found[-1] if name == "reply" else found[0])))
+    ends = [start for _, start in starts[1:]] + [len(text)]
+    parts = [(name, text[start:end]) for (name, start), end in zip(starts, ends, strict=True)]
+    return [part for part in parts if part[1]] if len(parts) > 1 else []
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a JSON value."""
+    match value:
+        case str():
+            yield value
+        case dict():
+            for item in value.values():
+                yield from _texts(item)
+        case list():
+            for item in value:
+                yield from _texts(item)
+
+
+def _row(name: str, characters: int, estimate: int) -> dict[str, Any]:
+    return {"section": name, "characters": characters, "tokens": estimate}
