@@ -548,7 +548,7 @@ def test_a_repetition_is_answered_from_the_ledger_and_not_charged(tmp_path: Path
 def test_an_agent_is_told_that_it_repeated_itself(tmp_path: Path) -> None:
     start(tmp_path / "run", alone(scripted(["A+M", "M+A", "A+M", "2A"])), Executor())
     (conversation,) = said(tmp_path / "run", 3)
-    line = next(x for x in conversation[0].splitlines() if x.startswith("- A+M: "))
+    line = next(x for x in conversation[0].splitlines() if "] A+M: " in x)
     assert "proposed again" in line
     (earlier,) = said(tmp_path / "run", 2)
     assert "proposed again" not in earlier[0]
