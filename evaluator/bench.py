@@ -32,10 +32,10 @@ from evaluator.train import Training, adamw, autocast, batches, train
 from search_space.model import Block, Model, layer_cost, make_primitive, pattern_cost
 from search_space.ops import linear
 from search_space.ops.attention import KV
-from search_space.ops.chunks import decays, grouped
+from search_space.ops.chunks import Impl, decays, grouped
 from search_space.pattern import Pattern
 from search_space.presets import preset
-from search_space.primitives import attention
+from search_space.primitives import attention, mamba2
 from search_space.primitives.norm import EPSILON, Norm
 from search_space.primitives.short_conv import ShortConv
 
@@ -255,6 +255,7 @@ def library() -> Iterator[None]:
     with ExitStack() as undo:
         undo.enter_context(patch.object(attention, "rotated", library_rotation))
         undo.enter_context(patch.object(linear._Inside, "apply", library_scores))
+        undo.enter_context(patch.object(mamba2, "ssd", library_ssd))
         undo.enter_context(patch.object(attention, "causal_attention", library_attention))
         undo.enter_context(patch.object(Norm, "forward", library_norm))
         undo.enter_context(patch.object(ShortConv, "mix", library_convolution))
@@ -276,8 +277,15 @@ def library_rotation(x: Tensor, head: int, base: float, start: int = 0) -> Tenso
     return torch.cat((one * cos - two * sin, one * sin + two * cos), -1)
 
 
-def library_scores(q: Tensor, k: Tensor, v: Tensor, c: Tensor) -> Tensor:
-    """What is inside a chunk, as the listing of SSD in 2405.21060 has it, in place of `_Inside`."""
+def library_ssd(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None, impl: Impl
+) -> tuple[Tensor, Tensor]:
+    """As the listing in 2405.21060 has it, the inputs weighted beforehand, in place of `ssd`."""
+    return linear.decayed_attention(C, B, x * dt[..., None], (dt * A)[..., None], state, impl)
+
+
+def library_scores(q: Tensor, k: Tensor, v: Tensor, c: Tensor, keys: Tensor) -> Tensor:
+    """What is inside a chunk, as that listing has it, in place of `_Inside`; no key has a weight."""
     scores = grouped(q @ k.transpose(-1, -2), v.shape[2]) * decays(c[..., 0, :])
     return scores @ v
 

@@ -25,6 +25,7 @@ from search_space.ops.chunks import (
 )
 
 State = Tensor | None
+TINY, LARGEST = 1e-30, 64.0  # of a weight; of a logarithm, far below what single precision holds
 
 
 def linear_attention(
@@ -65,23 +66,32 @@ def retention(
 
 
 def decayed_attention(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: State, impl: Impl
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    state: State,
+    impl: Impl,
+    weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """S_t = diag(exp(g_t)) S_{t-1} + k_t v_t',  o_t = S_t' q_t, for each head.
+    """S_t = diag(exp(g_t)) S_{t-1} + w_t k_t v_t',  o_t = S_t' q_t, for each head.
 
     q and k (B, L, G, K) with G dividing H, v (B, L, H, V); g (B or 1, L, H, 1) decays a whole head, or
-    (B, L, H, K) each channel of it (then G = H). Returns o (B, L, H, V) and S (B, H, K, V).
+    (B, L, H, K) each channel of it (then G = H). ``weight`` w >= 0 (B, L, H, 1) needs a decay of whole
+    heads; without it w = 1. Returns o (B, L, H, V) and S (B, H, K, V).
     """
     run = _naive if impl == "naive" else _chunk
-    o, state = run(q.to(v.dtype), k.to(v.dtype), v, wide(g), state)
+    o, state = run(q.to(v.dtype), k.to(v.dtype), v, wide(g), state, weight)
     return o.to(v.dtype), state
 
 
-def _naive(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: State) -> tuple[Tensor, Tensor]:
+def _naive(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: State, weight: Tensor | None
+) -> tuple[Tensor, Tensor]:
     if state is None:
         state = wide(v).new_zeros(v.shape[0], v.shape[2], k.shape[3], v.shape[3])
     q, k = (grouped(wide(t), v.shape[2]) for t in (q, k))
-    v = wide(v)
+    v = wide(v) if weight is None else wide(v) * weight
     outputs = []
     for q_t, k_t, v_t, g_t in zip(*(t.unbind(1) for t in (q, k, v, g)), strict=True):
         state = g_t.exp()[..., None] * state + k_t[..., :, None] * v_t[..., None, :]
@@ -89,25 +99,35 @@ def _naive(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: State) -> tuple[Te
     return torch.stack(outputs, 1), state
 
 
-def _chunk(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: State) -> tuple[Tensor, Tensor]:
+def _chunk(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: State, weight: Tensor | None
+) -> tuple[Tensor, Tensor]:
     length, size = v.shape[1], chunk_size(k.shape[3], v.shape[1])
     q, k, v, g = (chunked(t, size) for t in (q, k, v, g))  # (B, chunks, H, size, ...)
     v = v.contiguous()  # once, not for each product
-    cumulative = g.cumsum(-2)  # log-decay since the chunk's start
-    run = _head_decay if g.shape[-1] == 1 else _channel_decay
-    o, state = run(q, k, v, cumulative, state)
+    c = g.cumsum(-2)  # log-decay since the chunk's start
+    if g.shape[-1] > 1:
+        o, state = _channel_decay(q, k, v, c, state)
+    else:
+        # A key's weight is decay that it was spared: no pass over k or v. At weight 0 no gradient.
+        spared = 0 if weight is None else chunked(wide(weight), size).clamp_min(TINY).log()
+        # Time innermost, for rows that are long: (..., 1, T).
+        c, keys = (t.transpose(-1, -2) for t in (c, c - spared))
+        o, state = _head_decay(q, k, v, c, keys, state)
     return unchunked(o, length), state
 
 
-def _head_decay(q: Tensor, k: Tensor, v: Tensor, c: Tensor, state: State) -> tuple[Tensor, Tensor]:
+def _head_decay(
+    q: Tensor, k: Tensor, v: Tensor, c: Tensor, keys: Tensor, state: State
+) -> tuple[Tensor, Tensor]:
     """Chunks whose decay is one number per head and token: outputs and the state after the last.
 
-    Products are in the type of v, states and decays in that of c, which is wide.
+    ``c`` and ``keys`` (..., 1, T) are the log-decays of queries and keys: key j reaches query i times
+    e^(c_i - keys_j). Products are in the type of v, states and decays in that of c, which is wide.
     """
-    c = c.transpose(-1, -2)  # time innermost, for rows that are long: (..., 1, T)
-    o, end = _Inside.apply(q, k, v, c), c[..., -1:]
+    o, end = _Inside.apply(q, k, v, c, keys), c[..., -1:]
     q, k = (t.transpose(-1, -2) for t in (q, k))
-    added = _times(k, (end - c).exp().to(k.dtype)) @ v
+    added = _times(k, (end - keys).exp().to(k.dtype)) @ v
     if state is None and v.shape[1] == 1:  # one chunk from nothing
         return o, wide(added[:, 0])
     before, state = carry(end.exp(), added, state)
@@ -116,17 +136,17 @@ def _head_decay(q: Tensor, k: Tensor, v: Tensor, c: Tensor, state: State) -> tup
 
 
 class _Inside(torch.autograd.Function):
-    """o = (q k' D) v within a chunk, D_ij = e^(c_i - c_j) for i >= j else 0, its gradient written out:
+    """o = (q k' D) v within a chunk, D_ij = e^(c_i - d_j) for i >= j else 0, its gradient written out:
     autograd would keep and pass through every (T, T) step on the way to D.
 
-    With S = q k' D, the gradient of c_i is do_i' o_i - dv_i' v_i: the sums over a row and a column of
-    dS S, since dS = do v'.
+    With S = q k' D, the gradient of c_i is do_i' o_i and that of d_i is -dv_i' v_i: the sums over a row
+    and a column of dS S, since dS = do v'.
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, c: Tensor) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, c: Tensor, d: Tensor) -> Tensor:
         # Above the diagonal, where a product of 0 awaits it, the exponential must not overflow.
-        decay = (c.transpose(-1, -2) - c).clamp_max_(0).exp_().to(v.dtype)
+        decay = (c.transpose(-1, -2) - d).clamp_max_(LARGEST).exp_().to(v.dtype)
         scores = _times((q @ k.transpose(-1, -2)).tril_(), decay)
         o = scores @ v
         ctx.save_for_backward(q, k, v, o, decay, scores)
@@ -141,11 +161,11 @@ class _Inside(torch.autograd.Function):
         dv = scores.transpose(-1, -2) @ do
         dscores = (do @ v.transpose(-1, -2)).mul_(decay)
         dproduct = _ungrouped(dscores, q.shape[2]).tril_()
-        dc = None
-        if ctx.needs_input_grad[3]:
-            through = wide(do * o).sum(-1) - wide(dv * v).sum(-1)
-            dc = through.unsqueeze(-2).sum_to_size(ctx.decays)
-        return dproduct @ k, dproduct.transpose(-1, -2) @ q, dv, dc
+        dc = dd = None
+        if any(ctx.needs_input_grad[3:]):
+            through = wide(do * o).sum(-1), wide(dv * v).sum(-1).neg_()
+            dc, dd = (t.unsqueeze(-2).sum_to_size(ctx.decays) for t in through)
+        return dproduct @ k, dproduct.transpose(-1, -2) @ q, dv, dc, dd
 
 
 def _times(shared: Tensor, own: Tensor) -> Tensor:

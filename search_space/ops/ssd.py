@@ -27,7 +27,4 @@ def ssd(
     dividing H; ``state`` (batch, H, N, P) is S before the first token, zero by default. Returns y
     (batch, L, H, P) and the state after the last token.
     """
-    width = x.shape[-1]
-    weight = dt.to(x.dtype).repeat_interleave(width, -1)  # in rows, which are long
-    v = (weight * x.flatten(2)).unflatten(-1, (-1, width))
-    return decayed_attention(C, B, v, (dt * A)[..., None], state, impl)
+    return decayed_attention(C, B, x, (dt * A)[..., None], state, impl, dt[..., None])

@@ -69,8 +69,9 @@ class Mamba2(Recurrent):
         heads = inner.unflatten(-1, (self.heads, self.head))
         y, recurrent = ssd(heads, dt, -self.A_log.exp(), B, C, recurrent, impl)
         D = self.D.to(y.dtype).repeat_interleave(self.head)  # in rows, which are long
-        y = y.flatten(2) + D * inner
-        return self.out_proj(self.norm(y * F.silu(z))), (past, recurrent)
+        y = torch.addcmul(y.flatten(2), D, inner)
+        # torch's SiLU is slow on what is not contiguous: a copy is cheaper.
+        return self.out_proj(self.norm(y * F.silu(z.contiguous()))), (past, recurrent)
 
     def cost(self, length: int) -> Cost:
         d, state = self.out_proj.out_features, self.n * self.inner

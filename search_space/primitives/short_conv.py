@@ -5,8 +5,12 @@ A part of primitives, not one of its own.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 
 class ShortConv(nn.Module):
@@ -28,13 +32,12 @@ class ShortConv(nn.Module):
 
     def mix(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """x (B, L, C) and the last kernel - 1 inputs before it to y (B, L, C) and the same after it."""
-        length = x.shape[1]
-        if state is None:
-            state = self.init_state(x.shape[0])
-        seen = torch.cat((state.to(x.dtype), x), 1)
-        weight = self.weight.to(x.dtype)
-        y = sum(w * seen[:, i : i + length] for i, w in enumerate(weight))
-        return y if self.bias is None else y + self.bias.to(x.dtype), seen[:, length:]
+        seen = x if state is None else torch.cat((state.to(x.dtype), x), 1)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        y = _Shifts.apply(seen, self.weight.to(x.dtype), bias)[:, -x.shape[1] :]
+        missing = max(0, self.past - seen.shape[1])
+        last = F.pad(seen[:, seen.shape[1] - self.past + missing :], (0, 0, missing, 0))
+        return y, last
 
     @property
     def params(self) -> int:
@@ -49,3 +52,28 @@ class ShortConv(nn.Module):
     def state(self) -> int:
         """Elements that decoding keeps per sequence."""
         return self.past * self.channels
+
+
+class _Shifts(torch.autograd.Function):
+    """y_t = b + sum over i of w_i x_{t-i}, with zeros before x (B, L, C); w (kernel, C), its last row for
+    i = 0. The gradient is written out: every term is one pass, added in place."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, w)
+        ctx.biased = b is not None
+        y = x * w[-1] if b is None else torch.addcmul(b, x, w[-1])
+        for i in range(1, min(w.shape[0], x.shape[1])):
+            y[:, i:].addcmul_(x[:, :-i], w[-1 - i])
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, w = ctx.saved_tensors
+        dx, dw = dy * w[-1], torch.zeros_like(w)
+        dw[-1] = (dy * x).sum((0, 1))
+        for i in range(1, min(w.shape[0], x.shape[1])):
+            dx[:, :-i].addcmul_(dy[:, i:], w[-1 - i])
+            dw[-1 - i] = (dy[:, i:] * x[:, :-i]).sum((0, 1))
+        return dx, dw, dy.sum((0, 1)) if ctx.biased else None

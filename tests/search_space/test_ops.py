@@ -260,3 +260,15 @@ def test_chunk_sizes_are_powers_of_two() -> None:
     keys = (1, 4, 16, 32, 63, 64, 128, 256)
     assert [chunk_size(n, 128) for n in keys] == [16, 16, 16, 16, 16, 32, 64, 64]
     assert [chunk_size(n, 32) for n in keys] == [32, 32, 32, 32, 32, 32, 64, 64]  # one chunk
+
+
+def test_ssd_bears_steps_from_nothing_to_hundreds() -> None:
+    """A step of 0 writes nothing; its own gradient is left at 0 by the chunks, the others are exact."""
+    torch.manual_seed(0)
+    x, dt, A, B, C = ssd_inputs(100)
+    dt = dt * torch.tensor([0.0, 1e-6, 1.0, 300.0], dtype=torch.float64)
+    inputs = [x, dt, A * 1e-3, B, C]
+    (naive, of_naive), (chunk, of_chunk) = (graded(ssd, inputs, i) for i in ("naive", "chunk"))
+    of_naive[1][..., 0] = 0
+    for a, b in zip(chunk + of_chunk, naive + of_naive, strict=True):
+        assert close(a, b)
