@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from agents.agent import Agent, AgentSpec
 from agents.literature import load
+from agents.llm import MissingKey
 from archwright.candidates import space_of
 from archwright.recipe import MODEL_PROPOSERS, RECORDED, AgentSection, Recipe, RecipeError
 from archwright.recordings import filled
@@ -34,14 +36,31 @@ def check(recipe: Recipe) -> None:
         for text in recipe.references.patterns.values():
             space_of(recipe).cost(Pattern.parse(text, CATALOGUE))
         _check_rungs(recipe)
-        for spec in agent_specs(recipe):
-            _check_agent(recipe, Agent(spec))
+        agents = [Agent(spec) for spec in agent_specs(recipe)]
+        _check_keys(agents)
+        for agent in agents:
+            _check_price(recipe, agent)
     except ValueError as error:
         raise RecipeError(str(error)) from error
 
 
-def _check_agent(recipe: Recipe, agent: Agent) -> None:
-    agent.proposer.check()
+def _check_keys(agents: Sequence[Agent]) -> None:
+    """Raise RecipeError for every key that is missing, with the agents that need it."""
+    missing: dict[str, list[str]] = {}
+    for agent in agents:
+        try:
+            agent.proposer.check()
+        except MissingKey as error:
+            missing.setdefault(error.key, []).append(agent.spec.name)
+    if missing:
+        needs = "; ".join(f"{key} for {', '.join(names)}" for key, names in missing.items())
+        raise RecipeError(
+            f"agents need keys that are not in the environment: {needs}: export them, drop those agents, "
+            "or give them models with @base_url of a local server"
+        )
+
+
+def _check_price(recipe: Recipe, agent: Agent) -> None:
     quote = agent.quote(View(), 0)
     if recipe.budget.usd is not None and quote is not None and quote.usd is None:
         raise RecipeError(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from agents.llm.loopback import Behaviour, ok
 from archwright.executor import LocalExecutor
 from evaluator.evaluate import Job, evaluate
 from evaluator.outcome import Metric, Result, Spent
+from storage.records import View
 
 KEY = "sk-secret-4711"
 
@@ -24,6 +27,31 @@ class Scoring(LocalExecutor):
     def submit(self, task: Callable[..., Any], *args: Any) -> int:
         assert task is evaluate, "there is no other task"
         return super().submit(scored, *args)
+
+
+class Threads(Scoring):
+    """Agents are asked in threads of their own, so that their calls are open at once, as with actors."""
+
+    def __init__(self, workers: int) -> None:
+        super().__init__(workers)
+        self.pool = ThreadPoolExecutor(64)
+        self.futures: dict[int, Future[Any]] = {}
+
+    def propose(self, agent: str, view: View, seed: int) -> int:
+        future = self.pool.submit(lambda: asyncio.run(self._agents[agent].propose(view, seed)))
+        handle = self._add(future.result)
+        self.futures[handle] = future
+        return handle
+
+    def wait(self, handles: Sequence[int], timeout: float) -> list[int]:
+        """Those that are done; an evaluation is done when it is looked at."""
+        if ready := [h for h in handles if h not in self.futures or self.futures[h].done()]:
+            return ready
+        wait([self.futures[h] for h in handles], timeout, FIRST_COMPLETED)
+        return [h for h in handles if self.futures[h].done()]
+
+    def close(self) -> None:
+        self.pool.shutdown()
 
 
 def scored(job: Job) -> Result:
