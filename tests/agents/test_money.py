@@ -6,7 +6,6 @@ import itertools
 import json
 import sqlite3
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import closing
@@ -25,16 +24,18 @@ from archwright.recipe import parse
 from storage import database
 
 CAP, AGENTS, MOST_OUTPUT = 0.05, 8, 600
-PRICE = {"input": 0.2, "output": 2.0}  # USD per million tokens
+PATIENCE = 60.0  # seconds for which the first call waits for the others
+PRICE = {"input": 0.1, "output": 1.0}  # USD per million tokens
 Row = dict[str, Any]
 
 
 class Provider:
-    """Counts what it bills: every reply is about as dear as it may be. ``open_at_most``: calls open at
+    """Answers nobody before all agents' calls are open, and counts what it bills: every reply is about as
+    dear as it may be. ``open_at_most``: calls open at
     once; ``committed``: at each arrival, all that was billed by then and the most of all that is open."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock, self.together = threading.Lock(), threading.Event()
         self.billed = self.opened = 0.0
         self.open = self.open_at_most = self.replies = 0
         self.committed: list[float] = []
@@ -48,7 +49,9 @@ class Provider:
             self.opened += most
             self.committed.append(self.billed + self.opened)
             behaviour = self._answer(request)
-        time.sleep(0.1)
+            if self.open == AGENTS:
+                self.together.set()
+        self.together.wait(PATIENCE)
         with self.lock:
             self.open -= 1
             self.opened -= most
@@ -88,7 +91,7 @@ def recipe(prices: Row, budget: Row, repairs: int) -> Row:
         "budget": budget,
         "confirm": {"finalists": 0},
         "prices": {model: prices for model in models if prices},
-        "lag": 2 * AGENTS,
+        "lag": AGENTS,
     }
 
 

@@ -8,7 +8,7 @@ import json
 import shutil
 import sqlite3
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -216,20 +216,52 @@ def test_the_command_decides_all_of_it_again(run: Recorded) -> None:
 def test_recorded_agents_in_a_recipe_make_the_same_search(run: Recorded, tmp_path: Path) -> None:
     """With the driver, its budget and its evaluations for real; then that run is replayed in its turn."""
 
-    def recorded(agent: Row, folder: Path) -> Row:
+    drive(tmp_path / "second", again(run, run.folder))
+    assert found(tmp_path / "second") == found(run.folder)
+    drive(tmp_path / "third", again(run, tmp_path / "second"))
+    assert found(tmp_path / "third") == found(run.folder)
+    assert replay_calls(tmp_path / "third")["match"]
+
+
+class Interrupted(Scoring):
+    """Ctrl-C at wait number 20."""
+
+    waits = 0
+
+    def wait(self, handles: Sequence[int], timeout: float) -> list[int]:
+        self.waits += 1
+        if self.waits == 20:
+            raise KeyboardInterrupt
+        return super().wait(handles, timeout)
+
+
+def test_an_interrupted_search_is_replayed_as_far_as_it_came_and_goes_on_from_there(
+    run: Recorded, tmp_path: Path
+) -> None:
+    campaign = Campaign.create(parse(again(run, run.folder)), tmp_path / "run", workers=2)
+    with pytest.raises(KeyboardInterrupt):
+        campaign.run(Interrupted(2))
+    part = replay_calls(tmp_path / "run")
+    assert (part["match"], part["difference"]) == (True, None)
+    assert 5 < part["recorded"] < replay_calls(run.folder)["recorded"]
+    Campaign.open(tmp_path / "run").run(Scoring(2))
+    whole, once = found(tmp_path / "run"), found(run.folder)
+    assert [whole[k] for k in ("slots", "decisions", "scores")] == [
+        once[k] for k in ("slots", "decisions", "scores")
+    ]
+    assert [c for c in whole["calls"] if c["outcome"] != "lost"] == once["calls"]
+
+
+def again(run: Recorded, folder: Path) -> Row:
+    """The recipe of the run with its model agents answered by the record in a folder."""
+
+    def recorded(agent: Row) -> Row:
         options = {"run": str(folder), "agent": agent["name"]}
         return {"name": agent["name"], "proposer": "recorded", "options": options}
 
-    def again(folder: Path) -> Row:
-        agents = [recorded(agent, folder) for agent in run.recipe["agents"]]
-        control, evolution = run.recipe["controls"]
-        return run.recipe | {"agents": agents, "controls": [recorded(control, folder), evolution]}
-
-    drive(tmp_path / "second", again(run.folder))
-    assert found(tmp_path / "second") == found(run.folder)
-    drive(tmp_path / "third", again(tmp_path / "second"))
-    assert found(tmp_path / "third") == found(run.folder)
-    assert replay_calls(tmp_path / "third")["match"]
+    agents, (control, evolution) = run.recipe["agents"], run.recipe["controls"]
+    controls = [recorded(control), evolution]
+    return run.recipe | {"agents": [recorded(agent) for agent in agents], "controls": controls}
 
 
 @pytest.fixture
@@ -279,20 +311,21 @@ def test_a_prompt_that_was_never_sent_is_a_failure_that_says_where_it_differs(co
     assert "replay with the recipe, the notes and the literature of that run, or ask a model" in why
 
 
-def test_a_search_longer_than_its_record_ends_there_and_its_agents_are_stopped(
+def test_a_recorded_agent_that_is_asked_something_else_is_stopped(
     run: Recorded, tmp_path: Path
 ) -> None:
-    """Blind agents do not see the budget's size in what was measured, but in their task: so it is kept."""
     agent = run.recipe["controls"][0]
     options = {"run": str(run.folder), "agent": agent["name"]}
-    agents = [{"name": "again", "proposer": "recorded", "options": options}]
-    controls = [{"name": "random", "proposer": "random"}]
-    longer = {"agents": agents, "controls": controls, "rungs": {"count": 2, "eta": 2}}
-    drive(tmp_path / "run", run.recipe | longer | {"budget": {"evaluations": 8}})
+    made = {
+        "agents": [{"name": "again", "proposer": "recorded", "options": options}],
+        "controls": [{"name": "random", "proposer": "random"}],
+        "rungs": {"count": 1},
+    }
+    drive(tmp_path / "run", run.recipe | made)
     mine = [row for row in rows(tmp_path / "run", PROPOSALS) if row["name"] == "again"]
-    theirs = [row for row in rows(run.folder, PROPOSALS) if row["name"] == agent["name"]]
-    asked = [[r["content_hash"] for r in x if r["status"] != "promoted"] for x in (mine, theirs)]
-    assert asked[0] == asked[1]
+    assert mine[0]["failure"] == "unrecorded", "without rungs the task is another"
+    assert "section rules," in mine[0]["detail"]
+    assert len(mine) <= 3, "those in flight when the first had failed"
 
 
 def test_a_run_that_depended_on_timing_is_refused(run: Recorded, tmp_path: Path) -> None:

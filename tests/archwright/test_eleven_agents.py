@@ -96,16 +96,17 @@ class Seen:
     """What /proc showed of the processes that a command started: commands and environments."""
 
     commands: dict[int, set[str]] = field(default_factory=dict)
-    environments: list[bytes] = field(default_factory=list)
+    environments: list[tuple[str, bytes]] = field(default_factory=list)
 
     def look(self, root: int) -> None:
         for pid in _descendants(root):
             try:
                 command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-                self.environments.append(Path(f"/proc/{pid}/environ").read_bytes())
+                environment = Path(f"/proc/{pid}/environ").read_bytes()
             except OSError:
                 continue  # it has ended
             self.commands.setdefault(pid, set()).add(command)
+            self.environments.append((command, environment))
 
 
 def _descendants(root: int) -> set[int]:
@@ -143,13 +144,17 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
     ray = Path(tempfile.mkdtemp(prefix="ray"))  # a short path: sockets go into it
     settings = [part for key, value in SMALL.items() for part in ("--set", f"{key}={value}")]
     try:
-        with Loopback(Providers()) as server:
+        with (
+            Loopback(Providers()) as server,
+            (folder / "out").open("w") as out_file,
+            (folder / "err").open("w") as err_file,
+        ):
             process = subprocess.Popen(
                 [ARCHWRIGHT, "run", "eleven-agents", "--out", "run", "--json", *settings],
                 cwd=folder,
                 env=_environment(server.url, ray),
-                stdout=(folder / "out").open("w"),
-                stderr=(folder / "err").open("w"),
+                stdout=out_file,
+                stderr=err_file,
                 start_new_session=True,
             )
             seen = Seen()
@@ -221,8 +226,11 @@ def places(ended: Ended) -> Iterator[tuple[str, bytes]]:
         yield f"blob {row['sha256']}", blobs.get(ended.folder / BLOBS, row["sha256"])
     for pid, commands in ended.seen.commands.items():
         yield f"command of {pid}", str(commands).encode()
-    for environment in ended.seen.environments:
-        yield "a child's environment", environment
+    for command, environment in ended.seen.environments:
+        if (
+            "archwright run" not in command
+        ):  # a child that is its parent's image until it is another's
+            yield f"environment of {command}", environment
 
 
 def commands(ended: Ended) -> Iterator[list[str]]:
