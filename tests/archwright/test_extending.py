@@ -45,7 +45,7 @@ def test_the_page_does_what_it_says(folder: Path) -> None:
     found = proposals(folder)
     assert len(found) >= 6
     for row in found:
-        layers = Pattern.parse(row["pattern"]).layers
+        layers = [str(layer) for layer in Pattern.parse(row["pattern"]).layers]
         assert layers == layers[::-1]
     operators = [row["operator"] for row in found]
     assert set(operators[::3]) == {"draft"}
