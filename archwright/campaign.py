@@ -395,8 +395,12 @@ class Campaign:
 
     def _candidate(self, agent: str, text: str) -> CandidateRecord:
         """The candidate of a proposed pattern. Raises ValueError for one outside the space."""
-        pattern = Pattern.parse(text) if agent == REFERENCES else self.space.read(text)
+        pattern = self._pattern(agent, text)
         return composition(pattern, self.space.preset, self.names.get(str(pattern)))
+
+    def _pattern(self, agent: str, text: str) -> Pattern:
+        """A proposed pattern in canonical form. Raises ValueError for one outside the space."""
+        return Pattern.parse(text) if agent == REFERENCES else self.space.read(text)
 
     def _load(self, db: Session, row: Proposal) -> SlotState:
         """The state of a slot as the ledger has it."""

@@ -119,7 +119,7 @@ class Replay(Campaign):
         pattern, failure = None, [answer.failure, answer.detail]
         if answer.pattern is not None:
             try:
-                pattern = self._candidate(agent, answer.pattern).pattern
+                pattern = str(self._pattern(agent, answer.pattern))
             except ValueError as error:
                 failure = ["invalid-pattern", str(error)]
         return _fields(answer, failure, list(answer.parents), pattern, answer.calls)

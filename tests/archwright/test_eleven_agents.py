@@ -210,7 +210,7 @@ def test_faults_stop_nobody_else_and_are_said(ended: Ended) -> None:
     assert ended.summary["stopped"].keys() == {"luna-greedy"}
     failures = Counter(row["failure"] for row in ended.rows("SELECT failure FROM proposal"))
     assert failures["auth"] == 1
-    assert failures.keys() == {None, "auth", "server_error"} or failures.keys() == {None, "auth"}
+    assert failures.keys() <= {None, "auth", "server_error"}
     attempts = ended.rows("SELECT MAX(attempt) AS n FROM llm_call WHERE model LIKE '%haiku%'")
     assert attempts == [{"n": 1}], "what was no pattern was repaired"
 
