@@ -86,7 +86,7 @@ class RecordedClient:
                 f"{len(self.played) - 1} calls are recorded there, and this is one more: ask a model, "
                 "or end the search where the recorded one ended"
             )
-        recorded = json.loads(self._left[0].request)
+        recorded = _read(self._left[0].request)
         nearest = max(bodies, key=lambda body: _shared(_canonical(body), _canonical(recorded)))
         return (
             f"the recorded request is another: {difference(nearest, recorded)}: replay with the recipe, "
@@ -96,7 +96,15 @@ class RecordedClient:
 
 def request_hash(request: str) -> str:
     """The SHA-256 of a request, the same however its JSON is laid out."""
-    return hashlib.sha256(_canonical(json.loads(request)).encode()).hexdigest()
+    return hashlib.sha256(_canonical(_read(request)).encode()).hexdigest()
+
+
+def _read(request: str) -> Any:
+    """The JSON of a request; the text itself of one that a client of the user's own wrote otherwise."""
+    try:
+        return json.loads(request)
+    except ValueError:
+        return request
 
 
 def difference(asked: Any, recorded: Any, place: str = "") -> str:

@@ -425,3 +425,10 @@ def test_a_call_that_never_reached_the_wire_is_answered_in_its_turn(model: str) 
     call = CallRecord("p", model, "draft", 0, "", "", "bad_request", "UnicodeEncodeError: x")
     client = RecordedClient(model, [call], "here")
     assert ask(client, PROMPT) == (Outcome.bad_request, None, "UnicodeEncodeError: x")
+
+
+def test_a_request_that_is_no_json_is_another_request() -> None:
+    call = CallRecord("mine", "scripted", "draft", 0, "Propose!", "{}", "ok")
+    outcome, _, error = ask(RecordedClient("scripted", [call], "here"), PROMPT)
+    assert outcome is Outcome.unrecorded
+    assert "not 'Propose!'" in error
