@@ -272,7 +272,7 @@ def replay(
         from archwright import console
 
         if best + calls + (identity is not None) > 1:
-            raise ValueError("give one of a candidate's ID, --best and --calls")
+            raise ValueError("give a candidate's ID, --best or --calls, not both or all")
         row = _replay_calls(run) if calls else _replay_candidate(run, identity)
         console.emit(row) if as_json else console.details(row)
         if calls and not as_json:
