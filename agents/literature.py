@@ -46,7 +46,7 @@ def relevant(digests: tuple[Digest, ...], query: str, budget_tokens: int) -> lis
     """The digests that share words with the query, most relevant first, as many as fit into the budget;
     of equally relevant ones the first by name. One that does not fit is passed over."""
     kept, room = [], budget_tokens
-    for digest in _ranked(digests, query):
+    for digest in _ranked(digests, query) if digests else []:
         size = tokens(f"- {digest.name}: <<<{digest.text}>>>\n")
         if size <= room:
             kept.append(digest)
@@ -55,25 +55,32 @@ def relevant(digests: tuple[Digest, ...], query: str, budget_tokens: int) -> lis
 
 
 def _ranked(digests: tuple[Digest, ...], query: str) -> list[Digest]:
-    words = _words([query])[0] if digests else []
-    if not words:
+    words = _words([query])[0]
+    index = _index(digests) if words else None
+    if index is None:  # bm25s fails on nothing, be it the query or what is searched
         return []
-    scores = _index(digests).get_scores(words)
+    scores = index.get_scores(words)
     found = [(-float(score), i) for i, score in enumerate(scores) if score > 0]
     return [digests[i] for _, i in sorted(found)]
 
 
 @lru_cache(maxsize=4)
 def _index(digests: tuple[Digest, ...]) -> Any:
-    import bm25s  # .5 s, so not before there is something to rank
+    """The index of all digests; None where there is not one word in them."""
+    import bm25s
 
+    words = _words([f"{digest.name} {digest.text}" for digest in digests])
+    if not any(words):
+        return None
     index = bm25s.BM25()
-    index.index(_words([f"{digest.name} {digest.text}" for digest in digests]), show_progress=False)
+    index.index(words, show_progress=False)
     return index
 
 
 def _words(texts: Sequence[str]) -> list[list[str]]:
-    import bm25s
+    if not any(texts):
+        return [[] for _ in texts]
+    import bm25s  # .5 s, so not before there is something to rank
 
     words: list[list[str]] = bm25s.tokenize(
         list(texts), stopwords="en", return_ids=False, show_progress=False

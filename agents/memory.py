@@ -7,7 +7,7 @@ once, each as its analysis. It makes nothing up and summarises nothing with a mo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import SequenceMatcher
 from functools import lru_cache
@@ -45,26 +45,26 @@ def _marked(kind: str, node: Node, view: View) -> str:
 
 
 def _chosen(view: View, parents: Sequence[Node]) -> Iterator[tuple[str, Node]]:
-    """The nodes to show with their kind, each candidate and each failed proposal once."""
+    """The nodes to show with their kind, of each kind its first that no kind before it has shown."""
     again = {n.candidate for n in view.nodes if n.status == "duplicate"}
-    seen = {_key(node) for node in parents}
-    for kind, node in _candidates(view, parents):
-        if _key(node) not in seen:
-            seen.add(_key(node))
+    shown = {node.candidate: node for node in parents}
+    for kind, limit, nodes in _kinds(view, parents, shown):
+        for node in islice((n for n in nodes if n.candidate not in shown), limit):
+            shown[node.candidate] = node
             yield kind, replace(node, status="duplicate") if node.candidate in again else node
 
 
-def _candidates(view: View, parents: Sequence[Node]) -> Iterator[tuple[str, Node]]:
+def _kinds(
+    view: View, parents: Sequence[Node], shown: Mapping[int | None, Node]
+) -> Iterator[tuple[str, int, Iterable[Node]]]:
+    """Each kind, how many of it there may be, and what there is, best first. Proposals that came to no
+    candidate are of no kind: their class of failure has its line."""
     ranked = sorted(view.scored, key=lambda node: node.standing, reverse=True)
-    best = ranked[:BEST]
-    yield from (("best", node) for node in best)
-    yield from (("ancestor", node) for node in islice(_ancestors(view, parents), CHAIN))
-    yield from (("recent", node) for node in islice(reversed(view.nodes), RECENT))
-    yield from (("diverse", node) for node in islice(_diverse(best, ranked[BEST:]), DIVERSE))
-
-
-def _key(node: Node) -> tuple[str, int]:
-    return ("slot", node.slot) if node.candidate is None else ("candidate", node.candidate)
+    yield "best", BEST, ranked
+    yield "ancestor", CHAIN, _ancestors(view, parents)
+    yield "recent", RECENT, (n for n in reversed(view.nodes) if n.candidate is not None)
+    others = [node for node in ranked if node.candidate not in shown]
+    yield "diverse", DIVERSE, _diverse([n for n in shown.values() if n.pattern], others)
 
 
 def _ancestors(view: View, parents: Sequence[Node]) -> Iterator[Node]:

@@ -28,7 +28,15 @@ from archwright.provenance import check_unchanged
 from archwright.recipe import BudgetSection, Recipe, parse
 from archwright.schedule import Arm, Slot, next_agent
 from archwright.seeds import derive
-from archwright.setup import REFERENCES, agent_records, agent_specs, arms_of, check, lag_of
+from archwright.setup import (
+    REFERENCES,
+    agent_records,
+    agent_specs,
+    anchored,
+    arms_of,
+    check,
+    lag_of,
+)
 from archwright.standings import margin, pooled_deviation
 from evaluator.evaluate import Job, evaluate
 from evaluator.outcome import Result
@@ -117,9 +125,7 @@ class Campaign:
         """
         check(recipe)
         lag = lag_of(recipe, workers)
-        literature = recipe.literature and str(Path(recipe.literature).resolve())
-        fixed = {"workers": workers, "lag": lag, "literature": literature}
-        recipe = recipe.model_copy(update=fixed)
+        recipe = anchored(recipe).model_copy(update={"workers": workers, "lag": lag})
         ledger = Ledger(database.create(folder), folder, _session())
         stored, records = recipe.model_dump(mode="json"), agent_records(recipe)
         ledger.begin(recipe.name, stored, recipe.seed, lag, workers, records)
@@ -389,8 +395,12 @@ class Campaign:
 
     def _candidate(self, agent: str, text: str) -> CandidateRecord:
         """The candidate of a proposed pattern. Raises ValueError for one outside the space."""
-        pattern = Pattern.parse(text) if agent == REFERENCES else self.space.read(text)
+        pattern = self._pattern(agent, text)
         return composition(pattern, self.space.preset, self.names.get(str(pattern)))
+
+    def _pattern(self, agent: str, text: str) -> Pattern:
+        """A proposed pattern in canonical form. Raises ValueError for one outside the space."""
+        return Pattern.parse(text) if agent == REFERENCES else self.space.read(text)
 
     def _load(self, db: Session, row: Proposal) -> SlotState:
         """The state of a slot as the ledger has it."""
@@ -473,21 +483,24 @@ class Campaign:
         """
         with self._read() as db:
             recorded = queries.decision(db, "confirm")
-        chosen = recorded or self._choose_finalists()
+        chosen = recorded or self._decide_finalists()
         count = self.recipe.confirm.seeds
         seeds = [derive(self.seed, "confirm", i) for i in range(count)]
         plans = self._plans(seeds, self.recipe.rungs.last, sealed=True)
         for candidate in chosen["candidates"]:
             self.ledger.queue(candidate, plans)
 
-    def _choose_finalists(self) -> dict[str, Any]:
-        finalists = {arm.name: self._finalists(arm) for arm in self.arms}
-        references = [s.candidate for s in self.slots if s.agent == REFERENCES and s.candidate]
-        everyone = [*references, *(c for chosen in finalists.values() for c in chosen)]
-        numbers = {"finalists": finalists, "candidates": list(dict.fromkeys(everyone))}
+    def _decide_finalists(self) -> dict[str, Any]:
+        numbers = self._chosen_finalists()
         reason = f"the best {self.recipe.confirm.finalists} of each arm, and the references"
         self.ledger.decide(self.id, "confirm", reason, numbers)
         return numbers
+
+    def _chosen_finalists(self) -> dict[str, Any]:
+        finalists = {arm.name: self._finalists(arm) for arm in self.arms}
+        references = [s.candidate for s in self.slots if s.agent == REFERENCES and s.candidate]
+        everyone = [*references, *(c for chosen in finalists.values() for c in chosen)]
+        return {"finalists": finalists, "candidates": list(dict.fromkeys(everyone))}
 
     def _finalists(self, arm: Arm) -> list[int]:
         """The best candidates of an arm by rung and the score the search saw; the earlier of equals."""

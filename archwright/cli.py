@@ -262,20 +262,36 @@ def replay(
     run: Run,
     identity: Annotated[int | None, typer.Argument(metavar="ID")] = None,
     best: Annotated[bool, typer.Option("--best", help="The leader (the default).")] = False,
+    calls: Annotated[
+        bool, typer.Option("--calls", help="The whole search, from recorded replies; no training.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Re-train a recorded candidate and compare, bit for bit."""
+    """Re-train a recorded candidate, or decide a whole search again, and compare."""
     with reported(as_json):
         from archwright import console
-        from archwright.replay import replay as again
 
-        if best and identity is not None:
-            raise ValueError("give a candidate's ID or --best, not both")
-        with reading(run) as db:
-            row = again(db, identity)
+        if best + calls + (identity is not None) > 1:
+            raise ValueError("give a candidate's ID, --best or --calls, not both or all")
+        row = _replay_calls(run) if calls else _replay_candidate(run, identity)
         console.emit(row) if as_json else console.details(row)
+        if calls and not as_json:
+            typer.echo(f"{row['replayed']} of {row['recorded']} decisions equal")
     if not row["match"]:
         raise typer.Exit(FAILED)
+
+
+def _replay_candidate(run: Path, identity: int | None) -> dict[str, Any]:
+    from archwright.replay import replay as again
+
+    with reading(run) as db:
+        return again(db, identity)
+
+
+def _replay_calls(run: Path) -> dict[str, Any]:
+    from archwright.replay_calls import replay_calls
+
+    return replay_calls(run_folder(run))
 
 
 # ------------------------------------------------------------------------------------ one candidate

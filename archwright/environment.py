@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from agents.llm import KEYS
+
 PACKAGES = ("archwright", "torch", "ray", "sqlalchemy", "anthropic", "openai", "numpy", "scipy")
 PER_GPU = (
     8  # workers: a small model leaves most of a GPU idle, and each takes half a gigabyte to start
@@ -48,8 +50,11 @@ def default_workers() -> int:
 def _git(*arguments: str) -> str | None:
     """What git says of the folder of this code; None outside of a checkout."""
     command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    keyless = {name: value for name, value in os.environ.items() if name not in KEYS}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(
+            command, env=keyless, capture_output=True, text=True, timeout=10, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

@@ -17,8 +17,8 @@ from search_space.pattern import nearest
 HERE = Path(__file__).parent
 RECIPES = HERE / "recipes" if (HERE / "recipes").is_dir() else HERE.parent / "runs"
 
-
 MODEL_PROPOSERS = ("llm", "best-of-n")  # those that `model` and --llm are for
+RECORDED = "recorded"  # answers from the ledger of an earlier run
 
 
 class RecipeError(ValueError):

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 ATTEMPTS = 3  # slots an arm may use per evaluation of its quota, so that duplicates cannot go on
-# The provider's trouble is nobody's attempt; an agent whose key is refused cannot go on.
-STOPPING = frozenset({"auth"})
+# The provider's trouble is nobody's attempt; an agent whose key is refused, or whose record is at its
+# end, cannot go on.
+STOPPING = frozenset({"auth", "unrecorded"})
 UNCHARGED = STOPPING | {"rate_limited", "overloaded", "server_error", "timeout", "connection"}
 
 

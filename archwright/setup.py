@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from agents.agent import Agent, AgentSpec
 from agents.literature import load
+from agents.llm import MissingKey
 from archwright.candidates import space_of
-from archwright.recipe import MODEL_PROPOSERS, AgentSection, Recipe, RecipeError
+from archwright.recipe import MODEL_PROPOSERS, RECORDED, AgentSection, Recipe, RecipeError
+from archwright.recordings import filled
 from archwright.schedule import Arm
 from evaluator.profiles import Profile, profile
 from evaluator.rungs import shares
@@ -33,14 +36,31 @@ def check(recipe: Recipe) -> None:
         for text in recipe.references.patterns.values():
             space_of(recipe).cost(Pattern.parse(text, CATALOGUE))
         _check_rungs(recipe)
-        for spec in agent_specs(recipe):
-            _check_agent(recipe, Agent(spec))
+        agents = [Agent(spec) for spec in agent_specs(recipe)]
+        _check_keys(agents)
+        for agent in agents:
+            _check_price(recipe, agent)
     except ValueError as error:
         raise RecipeError(str(error)) from error
 
 
-def _check_agent(recipe: Recipe, agent: Agent) -> None:
-    agent.proposer.check()
+def _check_keys(agents: Sequence[Agent]) -> None:
+    """Raise RecipeError for every key that is missing, with the agents that need it."""
+    missing: dict[str, list[str]] = {}
+    for agent in agents:
+        try:
+            agent.proposer.check()
+        except MissingKey as error:
+            missing.setdefault(error.key, []).append(agent.spec.name)
+    if missing:
+        needs = "; ".join(f"{key} for {', '.join(names)}" for key, names in missing.items())
+        raise RecipeError(
+            f"agents need keys that are not in the environment: {needs}: export them, drop those agents, "
+            "or give them models with @base_url of a local server"
+        )
+
+
+def _check_price(recipe: Recipe, agent: Agent) -> None:
     quote = agent.quote(View(), 0)
     if recipe.budget.usd is not None and quote is not None and quote.usd is None:
         raise RecipeError(
@@ -91,6 +111,7 @@ def agent_specs(recipe: Recipe, notes: str = "") -> list[AgentSpec]:
 
 
 def _spec(recipe: Recipe, section: AgentSection, notes: str) -> AgentSpec:
+    section = filled(section) if section.proposer == RECORDED else section
     return AgentSpec(
         name=section.name,
         proposer=section.proposer,
@@ -137,21 +158,38 @@ def _rungs_in_words(recipe: Recipe) -> str:
     )
 
 
+def anchored(recipe: Recipe) -> Recipe:
+    """The recipe with absolute paths, so that it is resumed from any folder."""
+    literature = recipe.literature and str(Path(recipe.literature).resolve())
+    agents, controls = (tuple(map(_anchored, part)) for part in (recipe.agents, recipe.controls))
+    changed = {"literature": literature, "agents": agents, "controls": controls}
+    return recipe.model_copy(update=changed)
+
+
+def _anchored(section: AgentSection) -> AgentSection:
+    if section.proposer != RECORDED:
+        return section
+    run = str(Path(section.options["run"]).resolve())
+    return section.model_copy(update={"options": section.options | {"run": run}})
+
+
 def agent_records(recipe: Recipe) -> list[AgentRecord]:
-    """The agents as the ledger keeps them."""
+    """The agents as the ledger keeps them; of one that is recorded, the record's place."""
     controls = {control.name for control in recipe.controls}
-    models = {agent.name: agent.model for agent in (*recipe.agents, *recipe.controls)}
+    sections = {agent.name: agent for agent in (*recipe.agents, *recipe.controls)}
     records = []
     for spec in agent_specs(recipe):
         role = "control" if spec.name in controls else "search"
+        section = sections.get(spec.name)
+        options = section.options if section and spec.proposer == RECORDED else spec.options
         records.append(
             AgentRecord(
                 name=spec.name,
                 role="reference" if spec.name == REFERENCES else role,
                 scaffold=Agent(spec).scaffold_name,
                 proposer=spec.proposer,
-                model=models.get(spec.name),
-                settings={"options": dict(spec.options), "scaffold": dict(spec.scaffold_options)},
+                model=section.model if section else None,
+                settings={"options": dict(options), "scaffold": dict(spec.scaffold_options)},
             )
         )
     return records

@@ -272,6 +272,16 @@ def table(db: Session, query: Select[Any]) -> list[dict[str, Any]]:
     return [dict(row._mapping) for row in db.execute(query)]
 
 
+def calls_of(db: Session, agent: int) -> list[list[LLMCall]]:
+    """The calls of each slot for which an agent was asked, in slot order, without those that are lost."""
+    asked = select(Proposal.id).where(Proposal.agent_id == agent, Proposal.status != "promoted")
+    slots: dict[int, list[LLMCall]] = {id_: [] for id_ in db.scalars(asked.order_by(Proposal.slot))}
+    query = select(LLMCall).where(LLMCall.proposal_id.in_(asked), LLMCall.outcome != "lost")
+    for call in db.scalars(query.order_by(LLMCall.id)):
+        slots[call.proposal_id].append(call)
+    return list(slots.values())
+
+
 def calls(db: Session, limit: int | None = None) -> list[dict[str, Any]]:
     """Model calls, oldest first."""
     columns = [c for c in LLMCall.__table__.columns if c.name not in ("request_sha", "reply_sha")]

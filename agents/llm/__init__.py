@@ -2,6 +2,7 @@
 
 from agents.llm.clients import KEYS, Client, MissingKey, connect
 from agents.llm.prices import Price, cost, load_prices, worst_case
+from agents.llm.recorded import RecordedClient
 from agents.llm.scripted import ScriptedClient
 from agents.llm.types import Call, Message, ModelName, Outcome, Prompt
 
@@ -15,6 +16,7 @@ __all__ = [
     "Outcome",
     "Price",
     "Prompt",
+    "RecordedClient",
     "ScriptedClient",
     "connect",
     "cost",

@@ -86,7 +86,12 @@ class AnthropicClient:
     ) -> Reading:
         body = _body(self._name.model, prompt, forced)
         raw = await client.messages.with_raw_response.create(**body)
-        return _read_message(exchange.received(raw.http_response.content))
+        return read_message(exchange.received(raw.http_response.content))
+
+
+def bodies(name: ModelName, prompt: Prompt) -> list[dict[str, Any]]:
+    """Every body that the client may send for a prompt."""
+    return [_body(name.model, prompt, forced) for forced in (True, False)]
 
 
 def _body(model: str, prompt: Prompt, forced: bool) -> dict[str, Any]:
@@ -108,7 +113,8 @@ def _body(model: str, prompt: Prompt, forced: bool) -> dict[str, Any]:
     }
 
 
-def _read_message(body: dict[str, Any]) -> Reading:
+def read_message(body: dict[str, Any]) -> Reading:
+    """What a reply's body comes to."""
     usage = _usage(table(body.get("usage")))
     stop = body.get("stop_reason")
     if stop == "refusal":

@@ -19,7 +19,9 @@ KEYS = tuple(_KEY_OF.values())  # the variables of the environment that hold a k
 
 
 class MissingKey(ValueError):
-    """The model's provider needs a key and the environment has none."""
+    """The model's provider needs a key and the environment has none; ``key`` is its variable."""
+
+    key = ""
 
 
 class Client(Protocol):
@@ -39,10 +41,16 @@ def connect(name: ModelName, *, timeout_seconds: float) -> Client:
     """
     key = os.environ.get(_KEY_OF[name.provider], "").strip()
     if not key and name.base_url is None:
-        raise MissingKey(
-            f"model {name} needs {_KEY_OF[name.provider]} in the environment: "
-            "export it, or use a model with @base_url of a local server"
-        )
+        raise _missing(name, _KEY_OF[name.provider])
     if name.provider == "anthropic":
         return AnthropicClient(name, key or NO_KEY, timeout_seconds)
     return OpenAIClient(name, key or NO_KEY, timeout_seconds)
+
+
+def _missing(name: ModelName, key: str) -> MissingKey:
+    error = MissingKey(
+        f"model {name} needs {key} in the environment: "
+        "export it, or use a model with @base_url of a local server"
+    )
+    error.key = key  # not an argument: it has to survive its way out of an actor
+    return error

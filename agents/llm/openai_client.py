@@ -81,7 +81,7 @@ class OpenAIClient:
     ) -> Reading:
         body = _responses_body(self._name.model, prompt)
         raw = await client.responses.with_raw_response.create(**body)
-        return _read_response(exchange.received(raw.http_response.content))
+        return read_response(exchange.received(raw.http_response.content))
 
     async def _chat_or_fall_back(
         self, client: openai.AsyncOpenAI, exchange: Exchange, prompt: Prompt
@@ -107,7 +107,14 @@ class OpenAIClient:
     ) -> Reading:
         body = _chat_body(self._name.model, prompt, structured)
         raw = await client.chat.completions.with_raw_response.create(**body)
-        return _read_completion(exchange.received(raw.http_response.content))
+        return read_completion(exchange.received(raw.http_response.content))
+
+
+def bodies(name: ModelName, prompt: Prompt) -> list[dict[str, Any]]:
+    """Every body that the client may send for a prompt."""
+    if name.base_url is None:
+        return [_responses_body(name.model, prompt)]
+    return [_chat_body(name.model, prompt, structured) for structured in (True, False)]
 
 
 def _responses_body(model: str, prompt: Prompt) -> dict[str, Any]:
@@ -146,7 +153,8 @@ def _turns(prompt: Prompt) -> list[dict[str, str]]:
     return [{"role": turn.role, "content": turn.text} for turn in prompt.messages]
 
 
-def _read_response(body: dict[str, Any]) -> Reading:
+def read_response(body: dict[str, Any]) -> Reading:
+    """What a reply's body comes to, on Responses."""
     usage = _usage(table(body.get("usage")), "input_tokens", "output_tokens")
     parts = [part for item in rows(body.get("output")) for part in rows(item.get("content"))]
     if refusal := texts([p.get("refusal") for p in parts if p.get("type") == "refusal"]):
@@ -173,7 +181,8 @@ def _failed(error: dict[str, Any], usage: Usage) -> Reading:
     )
 
 
-def _read_completion(body: dict[str, Any]) -> Reading:
+def read_completion(body: dict[str, Any]) -> Reading:
+    """What a reply's body comes to, on Chat Completions."""
     usage = _usage(table(body.get("usage")), "prompt_tokens", "completion_tokens")
     choice = next(iter(rows(body.get("choices"))), {})
     message = table(choice.get("message"))

@@ -14,7 +14,7 @@ from agents.llm.replies import Reading, Usage, read, storable, structured_text
 from agents.llm.types import Call, Outcome, Prompt
 
 # Nothing was sent, so nothing was counted or paid: zero is the truth here, not a guess.
-_FREE = Usage(0, 0, 0, 0, 0)
+FREE = Usage(0, 0, 0, 0, 0)
 
 
 class ScriptedClient:
@@ -47,8 +47,8 @@ class ScriptedClient:
     def _play(self) -> tuple[str, Reading]:
         if self._next == len(self._replies):
             error = f"the script of {self._next} replies is exhausted: give it one reply per call"
-            return "", Reading(Outcome.bad_request, error, usage=_FREE)
+            return "", Reading(Outcome.bad_request, error, usage=FREE)
         reply, self._next = self._replies[self._next], self._next + 1
         if isinstance(reply, str):
-            return reply, read(lambda: structured_text(reply), _FREE)
-        return json.dumps(reply), read(lambda: storable(reply), _FREE)
+            return reply, read(lambda: structured_text(reply), FREE)
+        return json.dumps(reply), read(lambda: storable(reply), FREE)

@@ -112,6 +112,7 @@ class Outcome(StrEnum):
     connection = "connection"
     auth = "auth"  # the key or the account behind it
     bad_request = "bad_request"  # the request could not be made, or the server would not have it
+    unrecorded = "unrecorded"  # a record was to answer, and does not hold this request
 
 
 @dataclass(frozen=True)

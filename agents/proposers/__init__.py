@@ -4,6 +4,7 @@ from agents.proposers.base import Proposer, Request
 from agents.proposers.best_of_n import BestOfN
 from agents.proposers.classical import EvolutionProposer, FixedProposer, RandomProposer
 from agents.proposers.model import ModelProposer, ScriptedProposer
+from agents.proposers.recorded import RecordedProposer
 
 PROPOSERS: dict[str, type[Proposer]] = {
     "random": RandomProposer,
@@ -12,6 +13,7 @@ PROPOSERS: dict[str, type[Proposer]] = {
     "llm": ModelProposer,
     "best-of-n": BestOfN,
     "scripted": ScriptedProposer,
+    "recorded": RecordedProposer,
 }
 
 __all__ = ["PROPOSERS", "Proposer", "Request"]

@@ -104,8 +104,11 @@ class ModelProposer:
         return total
 
     async def propose(self, request: Request) -> Answer:
+        return await self.ask(self.client(request), request)
+
+    async def ask(self, client: Client, request: Request) -> Answer:
+        """The proposal that a client's replies come to, repairs included."""
         prompt, calls, error, failure = self.prompt(request), [], "", Outcome.malformed.value
-        client = self.client(request)
         for attempt in range(1 + self.max_repairs):
             call = await client.complete(prompt)
             calls.append(self._record(call, request, attempt))

@@ -132,9 +132,42 @@ def test_memory_is_bounded_and_shows_a_candidate_once() -> None:
     assert len(everything) == len(set(everything))
     kinds = Counter(text.split()[1] for text in everything)
     assert kinds["[best]"] == BEST
-    assert 0 < kinds["[recent]"] <= RECENT  # one that is among the best is not shown again
-    assert 0 < kinds["[diverse]"] <= DIVERSE
+    assert kinds["[recent]"] == RECENT
+    assert kinds["[diverse]"] == DIVERSE
     assert "proposed again and answered from the ledger" in "".join(everything)
+
+
+@given(st.integers(0, 10**6), st.integers(0, 40), st.integers(0, 2))
+@settings(max_examples=60, deadline=None)
+def test_each_kind_fills_up_with_candidates_that_are_not_shown_yet(
+    seed: int, turns: int, parents: int
+) -> None:
+    """By counting alone: what the kinds before leave, at most k of it; no candidate twice."""
+    view = played(Mcts(children=2), seed, turns)
+    chosen = list(view.scored[:parents])
+    shown = [text for text in memory(view, 10**6, chosen) if " x failed: " not in text]
+    kinds = Counter(text.split()[1] for text in shown)
+    ids = {n.candidate for n in view.nodes if n.candidate is not None}
+    free, scored = (len(x - {n.candidate for n in chosen}) for x in (ids, scored_ids(view)))
+    assert kinds["[best]"] == min(BEST, scored)
+    left = free - kinds["[best]"] - kinds["[ancestor]"]
+    assert kinds["[recent]"] == min(RECENT, left)
+    assert len(shown) == sum(kinds.values()) <= free
+    if kinds["[diverse]"] < DIVERSE:
+        assert len(shown) >= scored, "nothing with a score is left out while there is room"
+    assert len(set(shown)) == len(shown)
+
+
+def scored_ids(view: View) -> set[int | None]:
+    return {node.candidate for node in view.scored}
+
+
+def test_equal_failures_before_a_candidate_take_one_line_and_leave_recent_ones_their_room() -> None:
+    bad = [node(i, "", None, candidate=None, failure="invalid-reply") for i in range(20)]
+    good = [node(20 + i, f"{i + 1}A", 0.5) for i in range(BEST + RECENT)]
+    lines = memory(View((*good, *bad), 99), 10**6)
+    assert lines[0] == "- 20 x failed: invalid-reply"
+    assert Counter(text.split()[1] for text in lines[1:]) == {"[best]": BEST, "[recent]": RECENT}
 
 
 @given(st.integers(0, 10**6), st.integers(0, 40), st.integers(0, 3000))
@@ -197,6 +230,17 @@ def test_the_most_relevant_digests_come_first_and_the_irrelevant_not_at_all() ->
     assert names(relevant(DIGESTS, "attention recall recall", 10**6)) == ["recall.md", "delta.md"]
     assert relevant(DIGESTS, "the of and", 10**6) == []
     assert relevant((), "attention", 10**6) == []
+
+
+@given(st.text(), st.lists(st.tuples(st.text(), st.text()), max_size=3))
+@settings(deadline=None)
+def test_no_query_and_no_digest_is_beyond_ranking(
+    query: str, papers: list[tuple[str, str]]
+) -> None:
+    """Empty ones, stop words alone, signs that are no words."""
+    digests = tuple(Digest(name, text) for name, text in papers)
+    for asked in (query, "", " ", "the of and", "?!"):
+        assert set(relevant(digests, asked, 10**6)) <= set(digests)
 
 
 def test_equally_relevant_digests_come_in_the_order_of_their_names() -> None:

@@ -17,7 +17,9 @@ from typing import Any
 
 import pytest
 from sqlalchemy.orm import Session
+from typer.testing import CliRunner
 
+from agents.llm import Outcome
 from agents.llm.loopback import (
     CACHED,
     HUGE,
@@ -39,6 +41,7 @@ from agents.llm.loopback import (
 )
 from archwright import console, report
 from archwright.campaign import Campaign
+from archwright.cli import app
 from archwright.executor import LocalExecutor
 from archwright.recipe import parse
 from storage import blobs, database
@@ -83,6 +86,9 @@ FAULTS: dict[str, Fault] = {
     "stalled-body": Fault([hang()], [("timeout", "within 0.5 s", None)], "timeout", seconds=0.5),
     "reset": Fault([reset()] * 3, [("connection", "", None)], "connection", 3),
     "bad-key": Fault([status(401, message="no such key")], [("auth", "no such key", 0.0)], "auth"),
+    "bad-request": Fault(
+        [status(400, message="no such field")], [("bad_request", "no such field", 0.0)], "bad_request"
+    ),
     "refusal": Fault([refusal()], [("refusal", "I will not do that", PAID)], "refusal"),
     "truncation": Fault([truncated(), reply("M")], [("truncated", "cut short", PAID), FINE], http=2),
     "no-json": Fault(
@@ -224,6 +230,11 @@ def test_a_fault_is_typed_recorded_and_paid(ended: Ended, name: str) -> None:
     assert settled["calls"] == len(fault.calls)
 
 
+def test_every_class_of_outcome_has_happened(ended: Ended) -> None:
+    found = {row["outcome"] for row in ended.rows("SELECT outcome FROM llm_call")}
+    assert found == set(Outcome) - {Outcome.unrecorded}
+
+
 @pytest.mark.parametrize("name", FAULTS)
 def test_the_others_go_on_and_so_does_the_agent_unless_its_key_is_refused(
     ended: Ended, name: str
@@ -320,6 +331,29 @@ def test_all_else_is_kept_as_it_went_over_the_wire(ended: Ended) -> None:
             assert (request, blobs.get(ended.folder / BLOBS, call["reply_sha"])) in went
     requests = sum(call["http_attempts"] for call in calls)
     assert requests == len(ended.server.received)
+
+
+@pytest.mark.parametrize("name", ["bad-pattern", "refusal", "bad-key", "no-json"])
+def test_inspecting_a_call_shows_to_the_byte_what_went_over_the_wire(
+    ended: Ended, name: str
+) -> None:
+    went = {(request.content, body) for request, body in ended.server.answered}
+    for call in ended.calls(ended.slots(name)[0]["id"]):
+        command = ["inspect", str(ended.folder), "calls", str(call["id"]), "--json"]
+        (row,) = json.loads(CliRunner().invoke(app, command).output.splitlines()[-1])["rows"]
+        assert (row["request"].encode(), row["reply"].encode()) in went
+        tokens = {part["section"]: part["tokens"] for part in row["sections"]}
+        assert tokens.keys() == {
+            "opening",
+            "grammar",
+            "catalogue",
+            "rules",
+            "reply",
+            "task",
+            "rest",
+        }
+        assert min(tokens.values()) > 0
+        assert sum(part["characters"] for part in row["sections"]) == len(row["request"])
 
 
 def test_instructions_are_marked_for_the_cache_on_anthropic(ended: Ended) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from nodes import child, node
 from sqlalchemy.orm import Session
 
+from agents import prompts
 from agents.agent import Agent, AgentSpec
 from agents.analysis import line
 from agents.literature import Digest
@@ -96,8 +97,12 @@ def test_a_template_is_what_it_was(name: str) -> None:
     assert text == path.read_text()
 
 
-def test_every_golden_text_belongs_to_a_template() -> None:
-    assert {path.stem for path in GOLDEN.glob("*.txt")} == texts().keys()
+def test_every_template_has_its_golden_text_and_no_other_is_there() -> None:
+    templates = {path.stem for path in Path(prompts.__file__).parent.glob("*.j2")}
+    parts = {"memory", "literature", "parents"}  # of others, and seen in them
+    golden = {path.stem for path in GOLDEN.glob("*.txt")}
+    assert templates - parts == golden == texts().keys()
+    assert golden >= {"draft", "improve", "crossover", "debug", "analyze", "repair"}
 
 
 @pytest.mark.parametrize("operator", OPERATORS)

@@ -634,6 +634,7 @@ BAD_READS = [
     (["sql", "nowhere", "SELECT 1"], "nowhere"),
     (["replay", "first", "999"], "999"),
     (["replay", "first", "1", "--best"], "not both"),
+    (["replay", "first", "1", "--calls"], "not both"),
     (["replay", "nowhere"], "nowhere"),
     (["run", "mine.yaml", "--out", "first"], "first"),
     (["eval", "A+Mc", "--profile", "smoke"], "'Mc'"),
