@@ -11,6 +11,7 @@ import argparse
 import csv
 import gzip
 import io
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -42,8 +43,9 @@ class Table:
     scores: Mapping[str, Sequence[float]]
 
     @cached_property
-    def patterns(self) -> tuple[str, ...]:
-        return tuple(self.scores)
+    def places(self) -> dict[str, int]:
+        """Where each pattern is in the arrays below."""
+        return {pattern: place for place, pattern in enumerate(self.scores)}
 
     @cached_property
     def means(self) -> np.ndarray:
@@ -52,12 +54,13 @@ class Table:
 
     @cached_property
     def deviations(self) -> np.ndarray:
-        """(patterns x seeds,) each score's distance to its mean, as wide as a single score's to the truth:
-        n scores lie closer to their own mean by sqrt((n - 1) / n)."""
+        """(patterns, seeds) each score's distance to its mean, made as wide as that of a score to the truth:
+        n scores lie closer to their own mean by sqrt((n - 1) / n). Raises ValueError for a single seed."""
         scores = np.array(list(self.scores.values()))
         n = scores.shape[1]
-        centred = scores - scores.mean(axis=1, keepdims=True)
-        return (centred * np.sqrt(n / (n - 1))).ravel() if n > 1 else centred.ravel()
+        if n < 2:
+            raise ValueError("the table has one seed, which shows no noise: measure at least two")
+        return (scores - scores.mean(axis=1, keepdims=True)) * math.sqrt(n / (n - 1))
 
 
 def patterns(space: Space) -> Iterator[str]:

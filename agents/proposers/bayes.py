@@ -1,0 +1,126 @@
+"""`bayes`: Bayesian optimisation over the sequence of codes and its length, through Optuna.
+
+Composer searches so (arXiv 2510.00379), through Ax; Optuna is a tenth of its weight. The study is built
+anew from the view for every proposal, so it keeps no state. Like `random`, it does what no scaffold says.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agents.proposers.base import Request
+from agents.proposers.classical import RandomProposer, codes_of, draw, unseen
+from agents.scaffolds.values import values
+from search_space.pattern import Pattern, nearest
+from search_space.space import Space
+from storage.records import INFRASTRUCTURE, Answer, View
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
+
+SAMPLERS = ("gp", "tpe")
+STARTUP = 10  # candidates drawn uniformly before there is a model; Optuna's own default
+ASKS = 8  # of the model, when it suggests what was measured already, before a uniform draw
+NONE = ""  # no layer at this position
+
+
+@dataclass(frozen=True)
+class BayesProposer(RandomProposer):
+    """Draws ``STARTUP`` candidates like `random`, then proposes what ``sampler`` expects most of: `gp`, a
+    Gaussian process with a Hamming kernel and expected improvement, or `tpe`, density ratios.
+
+    A candidate that failed counts as the worst score so far. Raises ValueError for an unknown sampler.
+    """
+
+    sampler: str = "gp"
+
+    def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS:
+            raise ValueError(
+                f"options.sampler of bayes must be one of {', '.join(SAMPLERS)}, not "
+                f"{self.sampler!r}: the nearest are {nearest(self.sampler, SAMPLERS)}"
+            )
+
+    async def propose(self, request: Request) -> Answer:
+        worth, rng = results(request.view), request.rng
+        if len(worth) < STARTUP:
+            return await super().propose(request)
+        made = self._suggestions(worth, request.space, rng)
+        return unseen(request, lambda: next(made), f"of {len(worth)} results, by {self.sampler}")
+
+    def _suggestions(
+        self, worth: Mapping[str, float], space: Space, rng: random.Random
+    ) -> Iterator[Pattern]:
+        """What the sampler suggests, then uniform draws without end."""
+        choices = distributions(space)
+        with silent():
+            study = study_of(worth, choices, self._sampler(rng.getrandbits(31)))
+        for _ in range(ASKS):
+            with silent():
+                suggested = study.ask(choices).params
+            yield Pattern.of([code for code in suggested.values() if code != NONE])
+        while True:
+            yield draw(space, rng)
+
+    def _sampler(self, seed: int) -> BaseSampler:
+        from optuna.samplers import GPSampler, TPESampler
+
+        kind = {"gp": GPSampler, "tpe": TPESampler}[self.sampler]
+        return kind(seed=seed, n_startup_trials=0)
+
+
+def results(view: View) -> dict[str, float]:
+    """What each candidate's pattern is worth, from 0 to 1: `values`, that is by rung, then by score."""
+    worth = values(view.nodes)
+    return {
+        node.pattern: worth[node.slot]
+        for node in view.nodes
+        if node.candidate is not None and node.failure != INFRASTRUCTURE
+    }
+
+
+def distributions(space: Space) -> dict[str, BaseDistribution]:
+    """The choices at each position, no layer being one beyond the smallest depth."""
+    from optuna.distributions import CategoricalDistribution
+
+    return {
+        f"layer {i}": CategoricalDistribution(
+            [*space.codes, NONE] if i >= space.smallest else space.codes
+        )
+        for i in range(space.largest)
+    }
+
+
+def study_of(
+    worth: Mapping[str, float], choices: Mapping[str, BaseDistribution], sampler: BaseSampler
+) -> Study:
+    """A study that has seen these results."""
+    import optuna
+
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    for pattern, value in worth.items():
+        codes = codes_of(Pattern.parse(pattern))
+        codes += [NONE] * (len(choices) - len(codes))
+        params = dict(zip(choices, codes, strict=True))
+        trial = optuna.trial.create_trial(params=params, distributions=dict(choices), value=value)
+        study.add_trial(trial)
+    return study
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Optuna without its notes on every study; whoever else uses it here keeps theirs."""
+    from optuna import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
