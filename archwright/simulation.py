@@ -63,13 +63,21 @@ async def search(
     nodes, found = list[Node](), dict[int, int]()  # place in the table -> candidate
     while len(found) < budget and len(nodes) < ATTEMPTS * budget:
         slot = len(nodes)
-        view = View(tuple(nodes[: max(0, slot - lag + 1)]), slot)
+        view = View(tuple(nodes[: _seen(nodes, budget, lag)]), slot)
         answer = await agent.propose(view, derive(seed, "slot", slot))
         place = table.places[answer.pattern or ""]
         status = "duplicate" if place in found else "accepted"
         candidate = found.setdefault(place, len(found) + 1)
         nodes.append(_node(slot, agent, answer, candidate, status, float(world[place])))
     return list(found)
+
+
+def _seen(nodes: Sequence[Node], budget: int, lag: int) -> int:
+    """How many slots the next decision sees: all but those in flight, or all when those in flight may use
+    the budget up, since then it waits for them."""
+    seen = max(0, len(nodes) - lag + 1)
+    found = sum(node.status == "accepted" for node in nodes[:seen])
+    return seen if found + len(nodes) - seen < budget else len(nodes)
 
 
 def _node(

@@ -1,12 +1,12 @@
 """`bayes`: Bayesian optimisation over the sequence of codes and its length, through Optuna.
 
-Composer searches so (arXiv 2510.00379), through Ax; Optuna is a tenth of its weight. The study is built
-anew from the view for every proposal, so it keeps no state. Like `random`, it does what no scaffold says.
+The search of Composer (arXiv 2510.00379). The study is built anew from the view for every proposal, so
+nothing is kept between them. Like `random`, it does not do what its scaffold decided. It gives no layer
+options and shares no weights.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,25 +48,31 @@ class BayesProposer(RandomProposer):
             )
 
     async def propose(self, request: Request) -> Answer:
-        worth, rng = results(request.view), request.rng
+        worth = results(request.view)
         if len(worth) < STARTUP:
             return await super().propose(request)
-        made = self._suggestions(worth, request.space, rng)
+        made = self._suggestions(request, worth)
         return unseen(request, lambda: next(made), f"of {len(worth)} results, by {self.sampler}")
 
-    def _suggestions(
-        self, worth: Mapping[str, float], space: Space, rng: random.Random
-    ) -> Iterator[Pattern]:
-        """What the sampler suggests, then uniform draws without end."""
-        choices = distributions(space)
+    def _suggestions(self, request: Request, worth: Mapping[str, float]) -> Iterator[Pattern]:
+        """What the sampler suggests, then uniform draws without end.
+
+        Its first new suggestions are left to the slots in flight, of which each takes a place at random.
+        """
+        rng, choices = request.rng, distributions(request.space)
+        others = rng.randint(0, request.view.in_flight)
         with silent():
             study = study_of(worth, choices, self._sampler(rng.getrandbits(31)))
-        for _ in range(ASKS):
+        for _ in range(others + ASKS):
             with silent():
-                suggested = study.ask(choices).params
-            yield Pattern.of([code for code in suggested.values() if code != NONE])
+                codes = study.ask(choices).params.values()
+            pattern = Pattern.of([code for code in codes if code != NONE])
+            if others and str(pattern) not in worth:
+                others -= 1
+            else:
+                yield pattern
         while True:
-            yield draw(space, rng)
+            yield draw(request.space, rng)
 
     def _sampler(self, seed: int) -> BaseSampler:
         from optuna.samplers import GPSampler, TPESampler
