@@ -11,7 +11,17 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("archwright", "torch", "ray", "sqlalchemy", "anthropic", "openai", "numpy", "scipy")
+PACKAGES = (
+    "archwright",
+    "torch",
+    "ray",
+    "sqlalchemy",
+    "anthropic",
+    "openai",
+    "optuna",
+    "numpy",
+    "scipy",
+)
 PER_GPU = (
     8  # workers: a small model leaves most of a GPU idle, and each takes half a gigabyte to start
 )
