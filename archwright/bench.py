@@ -84,7 +84,6 @@ def scaffolds(quick: bool) -> dict[str, Any]:
 def policy_row(policy: dict[str, Any]) -> dict[str, Any]:
     """A policy's regret curve on one line."""
     *_, last = policy["curve"]
-    options = ",".join(map(str, policy["options"].values()))
     regrets = {
         f"regret@{point['evaluations']}": "{mean:.4f} ±{reach:.4f}".format(
             **point["regret"], reach=point["regret"]["high"] - point["regret"]["mean"]
@@ -92,7 +91,7 @@ def policy_row(policy: dict[str, Any]) -> dict[str, Any]:
         for point in policy["curve"]
     }
     return {
-        "proposer": f"{policy['proposer']} {options}".rstrip(),
+        "proposer": policy["proposer"],
         "scaffold": policy["scaffold"],
         "n": policy["searches"],
         **regrets,

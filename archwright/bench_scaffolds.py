@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
 
@@ -29,31 +29,26 @@ CHUNK = 10  # searches that a process does at a time
 
 @dataclass(frozen=True)
 class Policy:
-    """A way to search; ``searches`` bounds how many are simulated of one that is slow."""
+    """A way to search; of one that is slow at most ``searches`` are simulated."""
 
     proposer: str
     scaffold: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    searches: int = 1000
-
-    def agent(self, table: Table) -> Agent:
-        return Agent(AgentSpec("a", self.proposer, table.space, self.scaffold, self.options))
+    searches: int = 300
 
 
-RANDOM = Policy("random", "one-shot")
+SLOW = {"greedy": 100}  # once all neighbours of its best are known, it keeps asking for another
 POLICIES = (
-    RANDOM,
-    Policy("bayes", "one-shot", {"sampler": "tpe"}, 40),
-    Policy("bayes", "one-shot", {"sampler": "gp"}, 2),
-    *(Policy("evolution", scaffold) for scaffold in SCAFFOLDS),
+    Policy("random", "one-shot"),
+    Policy("bayes", "one-shot", 32),
+    *(Policy("evolution", scaffold, SLOW.get(scaffold, 300)) for scaffold in SCAFFOLDS),
 )
 
 
 @dataclass(frozen=True)
 class Size:
-    """How many searches are simulated at most, and after how many evaluations they are looked at."""
+    """How many searches of a policy are simulated at most, and after how many evaluations to look."""
 
-    searches: int = 400
+    searches: int = 300
     budgets: tuple[int, ...] = (16, 32, 64)
 
 
@@ -86,15 +81,15 @@ def simulated(size: Size) -> list[np.ndarray]:
         for policy in sorted(POLICIES, key=lambda policy: policy.searches):
             count = min(size.searches, policy.searches)
             chunks = [range(i, min(i + CHUNK, count)) for i in range(0, count, CHUNK)]
-            going[id(policy)] = [
-                pool.submit(simulate, policy, chunk, size.budgets[-1]) for chunk in chunks
-            ]
-        return [np.concatenate([f.result() for f in going[id(policy)]]) for policy in POLICIES]
+            going[policy] = [pool.submit(simulate, policy, c, size.budgets[-1]) for c in chunks]
+        return [np.concatenate([f.result() for f in going[policy]]) for policy in POLICIES]
 
 
 def simulate(policy: Policy, seeds: Sequence[int], budget: int) -> np.ndarray:
     """Some searches of a policy on the committed table."""
-    return regrets(policy.agent(load()), load(), seeds, budget)
+    table = load()
+    agent = Agent(AgentSpec("a", policy.proposer, table.space, policy.scaffold))
+    return regrets(agent, table, seeds, budget)
 
 
 def compared(
@@ -112,7 +107,6 @@ def compared(
     return {
         "proposer": policy.proposer,
         "scaffold": policy.scaffold,
-        "options": dict(policy.options),
         "searches": len(curves),
         "curve": curve,
     }

@@ -139,7 +139,7 @@ def test_others_who_use_optuna_keep_their_notes(capfd: pytest.CaptureFixture[str
 
 
 def test_an_unknown_sampler_is_refused_with_the_way_out() -> None:
-    with pytest.raises(ValueError, match="must be one of gp, tpe, not 'gpe'"):
+    with pytest.raises(ValueError, match="must be one of tpe, gp, not 'gpe'"):
         propose(View(), 0, "gpe")
 
 
