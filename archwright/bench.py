@@ -1,7 +1,7 @@
 """`archwright bench`: measured figures, each beside its target where it has one.
 
 Judges, but fails nothing: a figure depends on how busy the machine is. What measures is beside it:
-`bench_evaluator` and `bench_agents`.
+`bench_evaluator`, `bench_agents` and `bench_scaffolds`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from archwright import bench_agents, bench_evaluator
+from archwright import bench_agents, bench_evaluator, bench_scaffolds
 from evaluator import bench
 from search_space.pattern import nearest
 
@@ -68,7 +68,43 @@ def agents(quick: bool) -> dict[str, Any]:
     }
 
 
-BENCHES: dict[str, Callable[[bool], dict[str, Any]]] = {"evaluator": evaluator, "agents": agents}
+def scaffolds(quick: bool) -> dict[str, Any]:
+    """What `bench_scaffolds.bench` returns, and the JSON keys of `archwright bench scaffolds`.
+
+    ``figures``: a row a policy, with its regret and the interval's reach after some numbers of
+    evaluations, the gain over random search with its interval, and the verdict at the last of them.
+    ``seconds``: what all took.
+    """
+    began = time.perf_counter()
+    found = bench_scaffolds.bench(bench_scaffolds.QUICK if quick else bench_scaffolds.FULL)
+    found["seconds"] = time.perf_counter() - began
+    return {**found, "figures": [policy_row(policy) for policy in found["policies"]]}
+
+
+def policy_row(policy: dict[str, Any]) -> dict[str, Any]:
+    """A policy's regret curve on one line."""
+    *_, last = policy["curve"]
+    regrets = {
+        f"regret@{point['evaluations']}": "{mean:.4f} ±{reach:.4f}".format(
+            **point["regret"], reach=point["regret"]["high"] - point["regret"]["mean"]
+        )
+        for point in policy["curve"]
+    }
+    return {
+        "proposer": policy["proposer"],
+        "scaffold": policy["scaffold"],
+        "n": policy["searches"],
+        **regrets,
+        "less than random's by": "{mean:+.4f} [{low:+.4f}, {high:+.4f}]".format(**last["gain"]),
+        "verdict": last["verdict"],
+    }
+
+
+BENCHES: dict[str, Callable[[bool], dict[str, Any]]] = {
+    "evaluator": evaluator,
+    "agents": agents,
+    "scaffolds": scaffolds,
+}
 
 
 def figures(found: dict[str, Any]) -> list[dict[str, Any]]:

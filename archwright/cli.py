@@ -335,7 +335,7 @@ def pattern_(
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(help="evaluator or agents")] = "evaluator",
+    what: Annotated[str, typer.Argument(help="evaluator, agents or scaffolds")] = "evaluator",
     quick: Annotated[
         bool, typer.Option("--quick", help="See that it runs; the figures mean nothing.")
     ] = False,

@@ -13,7 +13,17 @@ import torch
 
 from agents.llm import KEYS
 
-PACKAGES = ("archwright", "torch", "ray", "sqlalchemy", "anthropic", "openai", "numpy", "scipy")
+PACKAGES = (
+    "archwright",
+    "torch",
+    "ray",
+    "sqlalchemy",
+    "anthropic",
+    "openai",
+    "optuna",
+    "numpy",
+    "scipy",
+)
 PER_GPU = (
     8  # workers: a small model leaves most of a GPU idle, and each takes half a gigabyte to start
 )

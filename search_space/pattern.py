@@ -75,7 +75,7 @@ class Pattern:
 
         Raises PatternError.
         """
-        return cls(tuple(_Parser(text, codes).pattern()))
+        return _parsed(text, None if codes is None else tuple(codes))
 
     @classmethod
     def of(cls, codes: Sequence[str]) -> Pattern:
@@ -113,6 +113,13 @@ class Pattern:
             name = layer.code or "[" + "|".join(p.code for p in layer.parts) + "]"
             counts[name] = counts.get(name, 0) + 1
         return counts
+
+
+@lru_cache(
+    maxsize=4096
+)  # a pattern does not change, and a search reads the same texts over and over
+def _parsed(text: str, codes: tuple[str, ...] | None) -> Pattern:
+    return Pattern(tuple(_Parser(text, codes).pattern()))
 
 
 def _plain(layer: Layer) -> list[object]:

@@ -7,6 +7,7 @@ the proposers' work.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from search_space.model import layer_cost, pattern_cost
 from search_space.pattern import Layer, Pattern, PatternError
@@ -49,7 +50,7 @@ class Space:
 
     def cost(self, pattern: Pattern) -> Cost:
         """The pattern's cost at the preset."""
-        return pattern_cost(pattern, preset(self.preset))
+        return _cost(pattern, self.preset)
 
     def catalogue(self) -> list[dict[str, object]]:
         """One row per primitive of the space: code, title, options and the cost of one layer."""
@@ -62,6 +63,11 @@ class Space:
             }
             for code in self.codes
         ]
+
+
+@lru_cache(maxsize=4096)  # to cost a pattern is to build it, and proposers draw the same ones again
+def _cost(pattern: Pattern, name: str) -> Cost:
+    return pattern_cost(pattern, preset(name))
 
 
 def _has_options(layer: Layer) -> bool:

@@ -1,6 +1,7 @@
 """Proposers by short name; another is named in a recipe by import path (`package.module:Class`)."""
 
 from agents.proposers.base import Proposer, Request
+from agents.proposers.bayes import BayesProposer
 from agents.proposers.best_of_n import BestOfN
 from agents.proposers.classical import EvolutionProposer, FixedProposer, RandomProposer
 from agents.proposers.model import ModelProposer, ScriptedProposer
@@ -9,6 +10,7 @@ from agents.proposers.recorded import RecordedProposer
 PROPOSERS: dict[str, type[Proposer]] = {
     "random": RandomProposer,
     "evolution": EvolutionProposer,
+    "bayes": BayesProposer,
     "fixed": FixedProposer,
     "llm": ModelProposer,
     "best-of-n": BestOfN,

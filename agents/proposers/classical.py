@@ -35,7 +35,7 @@ class RandomProposer:
 
     async def propose(self, request: Request) -> Answer:
         rng = request.rng
-        return _unseen(request, lambda: draw(request.space, rng), "a uniform draw")
+        return unseen(request, lambda: draw(request.space, rng), "a uniform draw")
 
 
 class FixedProposer:
@@ -68,9 +68,9 @@ class EvolutionProposer(RandomProposer):
         if not parents:
             return await super().propose(request)
         if len(parents) == 1:
-            return _unseen(request, lambda: mutate(parents[0], space, rng), "one mutation")
+            return unseen(request, lambda: mutate(parents[0], space, rng), "one mutation")
         one, two = parents
-        return _unseen(request, lambda: _child(one, two, space, rng), "a recombination")
+        return unseen(request, lambda: _child(one, two, space, rng), "a recombination")
 
 
 def _child(one: Pattern, two: Pattern, space: Space, rng: random.Random) -> Pattern:
@@ -78,7 +78,7 @@ def _child(one: Pattern, two: Pattern, space: Space, rng: random.Random) -> Patt
     return mutate(child, space, rng) if rng.random() < MUTATED else child
 
 
-def _unseen(request: Request, make: Callable[[], Pattern], hypothesis: str) -> Answer:
+def unseen(request: Request, make: Callable[[], Pattern], hypothesis: str) -> Answer:
     """The first valid pattern made that the agent has not had measured, else any valid one made.
 
     Not every sequence of codes is valid: an `Xa` needs an attention layer before it.
@@ -108,7 +108,7 @@ def draw(space: Space, rng: random.Random) -> Pattern:
 def cross(one: Pattern, two: Pattern, space: Space, rng: random.Random) -> Pattern:
     """The first layers of ``one``, then the last of ``two``, at least one of each; the two cuts are drawn
     uniformly among those that give a depth of the space. ``one`` where none does."""
-    head, tail = _codes(one), _codes(two)
+    head, tail = codes_of(one), codes_of(two)
     cuts = [
         (i, j)
         for i in range(1, len(head) + 1)
@@ -119,14 +119,14 @@ def cross(one: Pattern, two: Pattern, space: Space, rng: random.Random) -> Patte
     return Pattern.parse("+".join(head[:i] + tail[j:]))
 
 
-def _codes(pattern: Pattern) -> list[str]:
+def codes_of(pattern: Pattern) -> list[str]:
     """The layers with their options; shared weights become each layer's own."""
     return [str(layer) for layer in pattern.layers]
 
 
 def mutate(parent: Pattern, space: Space, rng: random.Random) -> Pattern:
     """The parent after one mutation, of a kind drawn uniformly among those that the space allows."""
-    codes = _codes(parent)
+    codes = codes_of(parent)
     kinds = [substitute, swap] if len(codes) > 1 else [substitute]
     if len(codes) < space.largest:
         kinds += [insert, duplicate]

@@ -218,6 +218,33 @@ def test_a_tournament_samples_the_living_only() -> None:
     assert rule.next(View((old,), turn=2), random.Random(0)).operator == "draft"
 
 
+def test_evolution_is_regularised_as_published() -> None:
+    """Real et al. 2019: a random population; then the best of a sample of it gets a child by one mutation,
+    and the oldest dies, however good it is."""
+    space = replace(SPACE, smallest=5, options=False)
+    agent = Agent(AgentSpec("a", "evolution", space))
+    assert agent.scaffold == Tournament(population=16, sample=4)
+    rng, slots = random.Random(0), range(40)
+    nodes = tuple(node(i, str(draw(space, rng)), 1 - i / 100) for i in slots)  # ever worse
+    assert [propose(agent, View(nodes[:n], n)).operator for n in (0, 15, 16)] == [
+        "draft", "draft", "improve",
+    ]  # fmt: skip
+    chosen: Counter[int] = Counter()
+    for seed in range(800):
+        answer = propose(agent, View(nodes, 40), seed)
+        (parent,) = (n for n in nodes if (n.candidate,) == answer.parents)
+        chosen[parent.slot] += 1
+        changed = [
+            a != b for a, b in zip(codes(parent.pattern), codes(str(answer.pattern)), strict=True)
+        ]
+        swapped = Counter(codes(parent.pattern)) == Counter(codes(str(answer.pattern)))
+        assert sum(changed) == 1 or (sum(changed) == 2 and swapped)
+    assert set(chosen) <= set(slots[-16:-3])  # the last three can never be the best of four
+    assert (
+        abs(chosen[24] / 800 - 4 / 16) < 0.06
+    )  # the best of the living wins whenever it is sampled
+
+
 # --------------------------------------------------------------------------------------------- models
 
 
