@@ -59,7 +59,7 @@ class Space:
                 "code": code,
                 "title": CATALOGUE[code].title,
                 "options": sorted(CATALOGUE[code].options()) if self.options else [],
-                "cost": layer_cost(Layer(code), preset(self.preset)),
+                "cost": _layer_cost(code, self.preset),
             }
             for code in self.codes
         ]
@@ -68,6 +68,11 @@ class Space:
 @lru_cache(maxsize=4096)  # to cost a pattern is to build it, and proposers draw the same ones again
 def _cost(pattern: Pattern, name: str) -> Cost:
     return pattern_cost(pattern, preset(name))
+
+
+@lru_cache(maxsize=64)  # every prompt lists them
+def _layer_cost(code: str, name: str) -> Cost:
+    return layer_cost(Layer(code), preset(name))
 
 
 def _has_options(layer: Layer) -> bool:
