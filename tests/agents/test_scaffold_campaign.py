@@ -43,7 +43,8 @@ class Remembering(LocalExecutor):
 
 
 @pytest.mark.parametrize(
-    ("scaffold", "proposer"), list(product(SCAFFOLDS, ["random", "evolution"]))
+    ("scaffold", "proposer"),
+    [*product(SCAFFOLDS, ["random", "evolution"]), ("one-shot", "bayes")],
 )
 def test_a_campaign_ends_and_its_decisions_can_be_read_from_its_ledger(
     tmp_path: Path, scaffold: str, proposer: str
@@ -56,7 +57,7 @@ def test_a_campaign_ends_and_its_decisions_can_be_read_from_its_ledger(
         "space": {"primitives": ["A", "M", "Mb"], "layers": [2, 3], "preset": "mini"},
         "evaluation": {"profile": "smoke", "tasks": ["compression"]},
         "agents": [agent | {"scaffold_options": OPTIONS.get(scaffold, {})}],
-        "budget": {"evaluations": 10},
+        "budget": {"evaluations": 13},  # `bayes` has a model after ten
         "confirm": {"finalists": 1, "seeds": 2},
         "lag": 2,
     }
@@ -75,4 +76,4 @@ def test_a_campaign_ends_and_its_decisions_can_be_read_from_its_ledger(
             assert row.candidate is not None
             assert answer.pattern == row.candidate.pattern
         assert {row.operator for row in rows} >= OPERATORS[scaffold]
-        assert len(rows) >= 10
+        assert len(rows) >= 13
