@@ -24,6 +24,7 @@ from archwright.simulation import LAG, regrets
 from archwright.standings import rank_correlation
 
 LEVEL = 0.95
+MOST = 240  # searches of a policy: all of them take under a minute on two cores
 CHUNK = 10  # searches that a process does at a time
 
 
@@ -33,14 +34,14 @@ class Policy:
 
     proposer: str
     scaffold: str
-    searches: int = 300
+    searches: int = MOST
 
 
 SLOW = {"greedy": 100}  # once all neighbours of its best are known, it keeps asking for another
 POLICIES = (
     Policy("random", "one-shot"),
     Policy("bayes", "one-shot", 32),
-    *(Policy("evolution", scaffold, SLOW.get(scaffold, 300)) for scaffold in SCAFFOLDS),
+    *(Policy("evolution", scaffold, SLOW.get(scaffold, MOST)) for scaffold in SCAFFOLDS),
 )
 
 
@@ -48,7 +49,7 @@ POLICIES = (
 class Size:
     """How many searches of a policy are simulated at most, and after how many evaluations to look."""
 
-    searches: int = 300
+    searches: int = MOST
     budgets: tuple[int, ...] = (16, 32, 64)
 
 
