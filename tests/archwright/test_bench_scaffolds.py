@@ -18,7 +18,13 @@ from archwright.bench import policy_row
 from archwright.bench_scaffolds import POLICIES, Policy, compared, mean, verdict
 
 ARCHWRIGHT = Path(sys.executable).with_name("archwright")
-WITHOUT_A_SEARCH_OF_ITS_OWN = {"llm", "best-of-n", "scripted", "fixed"}  # models, and a given list
+WITHOUT_A_SEARCH_OF_ITS_OWN = {
+    "llm",
+    "best-of-n",
+    "scripted",
+    "recorded",
+    "fixed",
+}  # models, and a given list
 
 
 def test_every_scaffold_and_every_proposer_without_a_model_is_there() -> None:
