@@ -1,0 +1,81 @@
+"""The folder of a run: made, measured and removed, whatever a hostile program put into it.
+
+Nothing is opened through a link, and depth costs no stack and no descriptors. Changes the working
+directory while it removes, so only single-threaded processes of ours may use it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+PARTS = ("in", "out", "tmp")
+
+
+def make(folder: Path) -> None:
+    """The three parts of a run's folder: `in` to read, `out` and `tmp` to write; for its group too."""
+    folder.mkdir(mode=0o750)
+    for part in PARTS:
+        (folder / part).mkdir()
+        (folder / part).chmod(0o750 if part == "in" else 0o770)
+
+
+def used(folder: Path, most: int) -> tuple[int, int]:
+    """Bytes on disk and entries below a folder; stops counting at ``most`` entries.
+
+    Raises PermissionError for a folder that its owner closed to us.
+    """
+    size, entries, left = 0, 0, [str(folder)]
+    while left and entries < most:
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(left.pop()) as found:
+            for entry in found:
+                entries += 1
+                if entries >= most:
+                    break
+                size += 512 * entry.stat(follow_symlinks=False).st_blocks
+                if entry.is_dir(follow_symlinks=False):
+                    left.append(entry.path)
+    return size, entries
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder with all that is in it. Nobody may be writing there any more.
+
+    Raises OSError where something cannot be removed.
+    """
+    home = os.open(".", os.O_PATH | os.O_DIRECTORY)
+    try:
+        os.chdir(folder)
+        _empty()
+    finally:
+        os.fchdir(home)
+        os.close(home)
+    os.rmdir(folder)
+
+
+def _empty() -> None:
+    """Empty the working directory: down into the first folder left, up when there is none."""
+    path: list[tuple[str, list[str]]] = [("", _unlink())]
+    while path:
+        name, folders = path[-1]
+        if folders:
+            inner = folders.pop()
+            os.chmod(inner, 0o700)
+            os.chdir(inner)
+            path.append((inner, _unlink()))
+        elif path.pop() and name:
+            os.chdir("..")
+            os.rmdir(name)
+
+
+def _unlink() -> list[str]:
+    """Remove the files of the working directory; the names of its folders."""
+    folders = []
+    for name in os.listdir("."):
+        if stat.S_ISDIR(os.lstat(name).st_mode):
+            folders.append(name)
+        else:
+            os.unlink(name)
+    return folders
