@@ -12,34 +12,42 @@ import os
 import select
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from sandbox import folder, kernel, tree
+from sandbox import bubblewrap, folder, kernel, tree
+from sandbox.ground import Ground
 
 
 def main() -> None:
     """Start the warm parent and wait for the end of it, of the supervisor or of stdin."""
     config = json.loads(sys.argv[1])
+    control, parent = config.pop("control"), config.pop("supervisor")
+    ground = Ground(**config, broker=os.getpid())
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
-    supervisor = os.pidfd_open(config["supervisor"])
-    if os.getppid() != config["supervisor"]:
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+    supervisor = os.pidfd_open(parent)
+    if os.getppid() != parent:
         return  # it died before we could look
     try:
         warm = subprocess.Popen(
-            command(config), stdin=subprocess.DEVNULL, pass_fds=[config["control"]]
+            command(ground, control), stdin=subprocess.DEVNULL, pass_fds=[control], cwd="/"
         )
-        os.close(config["control"])
+        os.close(control)
         _wait(0, supervisor, os.pidfd_open(warm.pid))
     finally:
         left = tree.end(os.getpid())
-        folder.remove(Path(config["ground"]))
-        sys.exit(f"processes that would not die: {left}" if left else 0)
+        folder.empty(Path(ground.folder))
+        Path(ground.folder).rmdir()
+        if left:
+            sys.exit(f"processes that would not die: {left}")
 
 
-def command(config: dict[str, Any]) -> list[str]:
+def command(ground: Ground, control: int) -> list[str]:
     """How the warm parent is started: isolated from the user's variables and working directory."""
-    return [sys.executable, "-I", "-B", "-m", "sandbox.warm", json.dumps(config)]
+    config = json.dumps({**asdict(ground), "control": control})
+    plain = [sys.executable, "-I", "-B", "-m", "sandbox.warm", config]
+    return bubblewrap.wrapped(plain, ground) if ground.level == "bubblewrap" else plain
 
 
 def _wait(*descriptors: int) -> None:

@@ -1,4 +1,4 @@
-"""The forked process in which untrusted code runs: gives up what it can, then calls the task.
+"""The forked process in which untrusted code runs: calls the task and turns its end into an exit code.
 
 From its first line of the task on, everything here is the program's to change.
 """
@@ -16,19 +16,27 @@ from pathlib import Path
 import torch
 
 from evaluator import memory
-from sandbox import limits
-from sandbox.limits import Limits
 
 CRASHED, NO_MEMORY, UNCONFINED = 1, 98, 99  # exit codes
 
 
-def main(task: str, folder: Path, limit: Limits, output: int, threads: int) -> int:
-    """Confine this process, run the task, and return its exit code; nothing is raised."""
-    _only_these_files(output)
+def prepare(folder: Path, output: int, threads: int) -> None:
+    """What takes no confinement: the log as the only file, the folder as home, the pool of threads."""
+    os.setsid()
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(folder)
-    os.environ.update(HOME=str(folder / "tmp"), TMPDIR=str(folder / "tmp"))
-    limits.apply(limit)
+    os.environ.update(HOME=str(folder / "tmp"), TMPDIR=str(folder / "tmp"), USER="sandbox")
     torch.set_num_threads(threads)
+
+
+def main(task: str, folder: Path) -> int:
+    """Run the task and return this process's exit code; nothing is raised."""
     try:
         run(task, folder)
     except SystemExit as error:
@@ -53,19 +61,6 @@ def run(task: str, folder: Path) -> None:
     else:
         module, _, function = task.partition(":")
         getattr(importlib.import_module(module), function)(folder)
-
-
-def _only_these_files(output: int) -> None:
-    """Keep a closed stdin and the log; every other descriptor of the warm parent's goes."""
-    os.setsid()
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _code(code: object) -> int:

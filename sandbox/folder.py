@@ -11,22 +11,28 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
+from sandbox import privileges
+
 PARTS = ("in", "out", "tmp")
 
 
 def make(folder: Path) -> None:
     """The three parts of a run's folder: `in` to read, `out` and `tmp` to write; for its group too."""
-    folder.mkdir(mode=0o750)
+    folder.mkdir(mode=0o755, exist_ok=True)
     for part in PARTS:
         (folder / part).mkdir()
         (folder / part).chmod(0o750 if part == "in" else 0o770)
 
 
 def used(folder: Path, most: int) -> tuple[int, int]:
-    """Bytes on disk and entries below a folder; stops counting at ``most`` entries.
+    """Bytes and entries below a folder; where it is a file system of its own, also what was deleted
+    and is still open. Elsewhere counting stops at ``most`` entries.
 
     Raises PermissionError for a folder that its owner closed to us.
     """
+    if folder.is_mount():
+        whole = os.statvfs(folder)
+        return (whole.f_blocks - whole.f_bfree) * whole.f_frsize, whole.f_files - whole.f_ffree
     size, entries, left = 0, 0, [str(folder)]
     while left and entries < most:
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(left.pop()) as found:
@@ -40,11 +46,19 @@ def used(folder: Path, most: int) -> tuple[int, int]:
     return size, entries
 
 
-def remove(folder: Path) -> None:
-    """Remove a folder with all that is in it. Nobody may be writing there any more.
+def clear(folder: Path, uid: int | None = None) -> None:
+    """Remove what is in a run's folder, as the run's user what that one may have made.
 
-    Raises OSError where something cannot be removed.
+    Nobody may be writing there any more. Raises OSError where something cannot be removed.
     """
+    for part in PARTS:
+        with privileges.files_as(None if part == "in" else uid):
+            empty(folder / part)
+        (folder / part).rmdir()
+
+
+def empty(folder: Path) -> None:
+    """Remove all that is in a folder, under the same conditions."""
     home = os.open(".", os.O_PATH | os.O_DIRECTORY)
     try:
         os.chdir(folder)
@@ -52,7 +66,6 @@ def remove(folder: Path) -> None:
     finally:
         os.fchdir(home)
         os.close(home)
-    os.rmdir(folder)
 
 
 def _empty() -> None:

@@ -10,13 +10,15 @@ from __future__ import annotations
 import os
 import select
 import socket
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sandbox import child, collect, folder, kernel, tree, wire
+from sandbox import child, collect, confine, folder, kernel, privileges, tree, wire
 from sandbox.ended import Outcome
+from sandbox.ground import Ground
 from sandbox.limits import Limits
 from sandbox.results import BadResult, printable
 
@@ -33,6 +35,9 @@ class Watch:
     limits: Limits
     pid: int
     output: int  # where its log is read
+    uid: int | None  # its user id, where that is not ours
+    bytes_before: int  # in its folder, with the inputs
+    files_before: int
     began: float = field(default_factory=time.monotonic)
     log: bytearray = field(default_factory=bytearray)
     codes: dict[int, int] = field(default_factory=dict)
@@ -56,16 +61,18 @@ class Watch:
         """The limit that the run has reached, with the numbers, if any."""
         limits, use = self.limits, tree.use(os.getpid())
         try:
-            size, files = folder.used(self.place, limits.scratch_files)
+            with privileges.files_as(self.uid):
+                size, files = folder.used(self.place, self.files_before + limits.scratch_files + 1)
         except PermissionError:
             return Outcome.SCRATCH, "it closed a folder to us"
+        size, files = size - self.bytes_before, files - self.files_before
         for outcome, value, limit, unit in (
             (Outcome.TIMEOUT, self.seconds, limits.wall_seconds, "seconds"),
             (Outcome.OUTPUT, len(self.log), limits.output_bytes, "bytes printed"),
             (Outcome.MEMORY, use.memory, limits.memory_bytes, "bytes of memory"),
             (Outcome.PROCESSES, use.tasks, limits.processes, "processes and threads"),
             (Outcome.SCRATCH, size, limits.scratch_bytes, "bytes written"),
-            (Outcome.SCRATCH, files, limits.scratch_files - 1, "files and folders"),
+            (Outcome.SCRATCH, files, limits.scratch_files, "files and folders"),
             (Outcome.CPU, use.cpu, limits.cpu_seconds, "CPU seconds"),
         ):
             if value > limit:
@@ -73,39 +80,47 @@ class Watch:
         return None
 
 
-def keep(link: socket.socket, request: dict[str, Any], ground: Path, threads: int) -> None:
+def keep(link: socket.socket, request: dict[str, Any], ground: Ground) -> None:
     """Serve one request over its link. Raises OSError or WireError where the supervisor is gone."""
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     os.umask(0o027)
     link.settimeout(PATIENCE)
     _, inputs = wire.receive(link)
-    place = ground / str(request["slot"])
+    place, uid = ground.slot(request["slot"]), ground.uid(request["slot"])
+    if uid is not None:
+        privileges.files_for(uid)
     folder.make(place)
     _write(place / "in", inputs)
-    limits = Limits(**request["limits"])
-    watch = start(request["task"], place, limits, threads)
+    watch = start(request["task"], place, Limits(**request["limits"]), ground, uid)
     try:
         reason = follow(watch, link)
     finally:
         stubborn = tree.end(os.getpid(), codes=watch.codes)
-    header, files = answer(watch, reason, request["results"])
-    folder.remove(place)
+    with privileges.files_as(uid):
+        header, files = answer(watch, reason, request["results"])
+    folder.clear(place, uid)
     wire.send(link, {**header, "stubborn": stubborn}, files)
 
 
-def start(task: str, place: Path, limits: Limits, threads: int) -> Watch:
+def start(task: str, place: Path, limits: Limits, ground: Ground, uid: int | None) -> Watch:
     """Fork the child that runs the task."""
     output, inner = os.pipe()
     os.set_blocking(output, False)
+    before = folder.used(place, limits.scratch_files)
     pid = os.fork()
     if pid == 0:
         code = child.UNCONFINED
         try:
-            code = child.main(task, place, limits, inner, threads)
+            child.prepare(place, inner, ground.threads)
+            confine.child(ground.level, place, limits, uid)
+            code = child.main(task, place)
+        except OSError as error:
+            print(f"the run cannot be confined: {error}", file=sys.stderr)
         finally:
+            sys.stderr.flush()
             os._exit(code)
     os.close(inner)
-    return Watch(place, limits, pid, output)
+    return Watch(place, limits, pid, output, uid, *before)
 
 
 def follow(watch: Watch, link: socket.socket) -> tuple[Outcome, str] | None:

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sandbox import wire
+from sandbox import tree, wire
 from sandbox.ended import Ended, Outcome, SandboxError
 from sandbox.limits import Limits
 from sandbox.results import BadResult, File, parse, plain
@@ -27,6 +27,7 @@ from sandbox.results import BadResult, File, parse, plain
 READING = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
 KERNELS = ("ATEN_CPU_CAPABILITY", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 START = 120.0  # seconds for a warm parent to import torch on a busy machine
+SLOT = 1 << 30  # bytes of a run's folder where it is a file system of its own
 GRACE = 60.0  # seconds over a run's own within which its keeper answers
 
 
@@ -41,16 +42,18 @@ class Broker:
         self._slots: queue.SimpleQueue[int] = queue.SimpleQueue()
         for slot in range(workers):
             self._slots.put(slot)
-        self._ground = Path(tempfile.mkdtemp(prefix="archwright-sandbox-"))
+        folder = Path(tempfile.mkdtemp(prefix="archwright-sandbox-"))
+        folder.chmod(0o711)  # a run's own user passes through, and lists nothing
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the broker)
         self._control, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         config = {
             "level": level,
             "supervisor": os.getpid(),
             "control": inner.fileno(),
-            "ground": str(self._ground),
-            "threads": threads,
+            "folder": str(folder),
             "slots": workers,
+            "slot_bytes": SLOT,
+            "threads": threads,
         }
         with inner:
             self._process = subprocess.Popen(
@@ -121,6 +124,10 @@ class Broker:
                 outcome, detail, parsed = Outcome.BAD_RESULT, str(error), {}
         code, log, seconds = header["code"], header["log"], header["seconds"]
         return Ended(outcome, code, parsed, log, seconds, self.level, detail)
+
+    def processes(self) -> list[int]:
+        """All living processes below the broker: the warm parent, and what runs."""
+        return [process.pid for process in tree.descendants(self._process.pid)]
 
     def _said(self) -> str:
         """The last line that the broker or the warm parent left in their own log."""

@@ -10,11 +10,12 @@ virtual machines or gVisor.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 
+from sandbox import levels
 from sandbox.ended import Ended, Outcome, SandboxError
-from sandbox.launch import Broker
 from sandbox.limits import Limits
 from sandbox.results import File
 
@@ -29,7 +30,8 @@ class Sandbox:
     this one, instead of the best. ``unsafe`` allows `process`, which isolates nothing. ``workers``: runs
     at a time, further ones wait; ``threads``: of torch in each.
 
-    Raises SandboxError where no level holds that is good enough, with what to do about each.
+    Raises ValueError for a level that is none or not allowed, SandboxError where none holds that is good
+    enough, with what to do about each.
     """
 
     level: str  # the one that the canary attacks proved
@@ -42,8 +44,10 @@ class Sandbox:
         workers: int = 16,
         threads: int = 1,
     ) -> None:
-        self._broker = Broker(level or "process", workers, threads)
+        self._broker = levels.start(levels.allowed(require, level, unsafe), workers, threads)
         self.level = self._broker.level
+        if self.level == "process":
+            print(levels.BANNER, file=sys.stderr)
 
     def run(
         self,

@@ -16,13 +16,20 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import evaluator  # noqa: F401  (the folder above the packages cannot be searched once confined)
+import search_space  # noqa: F401
+from sandbox import confine
+from sandbox.ground import Ground
+
 REQUEST = 1 << 16  # bytes of one, at most
 
 
 def main() -> None:
     """Serve until the supervisor closes the control socket."""
     config = json.loads(sys.argv[1])
-    control = socket.socket(fileno=config["control"])
+    control = socket.socket(fileno=config.pop("control"))
+    ground = Ground(**config)
+    confine.warm(ground.level, Path(ground.folder))
     import torch
 
     from sandbox import keeper
@@ -38,15 +45,15 @@ def main() -> None:
             return
         if os.fork() == 0:
             control.close()
-            _keep(keeper.keep, descriptors[0], json.loads(message), config)
+            _keep(keeper.keep, descriptors[0], json.loads(message), ground)
         os.close(descriptors[0])
 
 
-def _keep(keep: Any, descriptor: int, request: dict[str, Any], config: dict[str, Any]) -> None:
+def _keep(keep: Any, descriptor: int, request: dict[str, Any], ground: Ground) -> None:
     """One keeper's whole life; a fault of ours goes to our own log, and the link is closed by the exit."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
-        keep(socket.socket(fileno=descriptor), request, Path(config["ground"]), config["threads"])
+        keep(socket.socket(fileno=descriptor), request, ground)
     except Exception:  # noqa: BLE001  (the sandbox's border: the supervisor learns it from the link)
         traceback.print_exc()
     finally:

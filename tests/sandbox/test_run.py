@@ -22,7 +22,7 @@ print("done")
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(level="process", unsafe=True) as made:
+    with Sandbox() as made:
         yield made
 
 
