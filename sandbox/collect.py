@@ -36,15 +36,21 @@ def _read(folder: int, name: str, most: int) -> bytes:
         file = os.open(name, PLAIN, dir_fd=folder)
     except OSError as error:  # ELOOP for a link
         raise BadResult(f"out/{name} cannot be opened: {error.strerror}") from error
-    with open(file, "rb", buffering=0) as opened:
-        found = os.fstat(file)
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
-            raise BadResult(f"out/{name} is no plain file with one name")
-        if found.st_size > most:
-            raise BadResult(f"out/{name} has {found.st_size} bytes, more than {most}")
-        data = bytearray()
-        while part := opened.read(most + 1 - len(data)):
-            data += part
-        if len(data) > most:
-            raise BadResult(f"out/{name} grew while it was read")
-        return bytes(data)
+    try:
+        return _content(file, name, most)
+    finally:
+        os.close(file)
+
+
+def _content(file: int, name: str, most: int) -> bytes:
+    found = os.fstat(file)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+        raise BadResult(f"out/{name} is no plain file with one name")
+    if found.st_size > most:
+        raise BadResult(f"out/{name} has {found.st_size} bytes, more than {most}")
+    data = bytearray()
+    while part := os.read(file, most + 1 - len(data)):
+        data += part
+    if len(data) > most:
+        raise BadResult(f"out/{name} grew while it was read")
+    return bytes(data)

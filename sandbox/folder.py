@@ -6,6 +6,7 @@ directory while it removes, so only single-threaded processes of ours may use it
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import suppress
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from sandbox import privileges
 
+DEEPEST = 100  # folders within each other, where we have to walk through them
 PARTS = ("in", "out", "tmp")
 
 
@@ -28,21 +30,24 @@ def used(folder: Path, most: int) -> tuple[int, int]:
     """Bytes and entries below a folder; where it is a file system of its own, also what was deleted
     and is still open. Elsewhere counting stops at ``most`` entries.
 
-    Raises PermissionError for a folder that its owner closed to us.
+    Raises OSError for a folder that its owner closed to us, or that is too deep to be named.
     """
     if folder.is_mount():
         whole = os.statvfs(folder)
         return (whole.f_blocks - whole.f_bfree) * whole.f_frsize, whole.f_files - whole.f_ffree
-    size, entries, left = 0, 0, [str(folder)]
+    size, entries, left = 0, 0, [(str(folder), 0)]
     while left and entries < most:
-        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(left.pop()) as found:
+        path, depth = left.pop()
+        if depth > DEEPEST:
+            raise OSError(errno.ELOOP, f"more than {DEEPEST} folders within each other")
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(path) as found:
             for entry in found:
                 entries += 1
-                if entries >= most:
-                    break
                 size += 512 * entry.stat(follow_symlinks=False).st_blocks
                 if entry.is_dir(follow_symlinks=False):
-                    left.append(entry.path)
+                    left.append((entry.path, depth + 1))
+                if entries >= most:
+                    break
     return size, entries
 
 

@@ -63,8 +63,8 @@ class Watch:
         try:
             with privileges.files_as(self.uid):
                 size, files = folder.used(self.place, self.files_before + limits.scratch_files + 1)
-        except PermissionError:
-            return Outcome.SCRATCH, "it closed a folder to us"
+        except OSError as error:
+            return Outcome.SCRATCH, f"a folder is closed or too deep: {error.strerror}"
         size, files = size - self.bytes_before, files - self.files_before
         for outcome, value, limit, unit in (
             (Outcome.TIMEOUT, self.seconds, limits.wall_seconds, "seconds"),

@@ -133,7 +133,7 @@ class Broker:
         """The last line that the broker or the warm parent left in their own log."""
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+        return lines[-1][:500] if lines else "it said nothing"
 
     def close(self) -> None:
         """End all that runs, and the broker, which removes its folder."""

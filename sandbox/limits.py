@@ -24,7 +24,9 @@ class Limits:
 
     wall_seconds: float = 60.0
     cpu_seconds: float = 120.0
-    memory_bytes: int = 2 << 30  # anonymous and shared memory, what torch took at start included
+    # Anonymous and shared memory, what torch took at start included; for each fork again, since nobody can
+    # see from outside what it still shares.
+    memory_bytes: int = 2 << 30
     processes: int = 64  # threads are counted too
     open_files: int = 256  # of each process
     file_bytes: int = 256 << 20  # of each file
