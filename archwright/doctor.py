@@ -18,6 +18,8 @@ from archwright.environment import default_workers, device_name
 from evaluator import memory
 from evaluator.tasks.lra import VARIABLE
 from evaluator.tasks.text import NAMED, read_corpus
+from sandbox.levels import LEVELS
+from sandbox.run import Sandbox, SandboxError
 
 OURS = ("agents", "archwright", "evaluator", "sandbox", "search_space", "storage")
 
@@ -28,6 +30,7 @@ def checks() -> list[dict[str, Any]]:
         _python,
         _packages,
         _machine,
+        _sandbox,
         _memory,
         _corpora,
         _keys,
@@ -57,7 +60,27 @@ def _machine() -> Iterator[tuple[str, bool | None, str]]:
     yield "torch", True, torch.__version__
     yield "device", True, device_name()
     yield "cores", True, f"{cores}; {default_workers()} workers by default"
-    yield "sandbox", None, "not needed: only compositions of known primitives are evaluated"
+
+
+def _sandbox() -> Iterator[tuple[str, bool | None, str]]:
+    """Attacks the sandbox at each level; the best that held is the one that written code gets."""
+    problems = {level: attacked(level) for level in reversed(LEVELS) if level != "process"}
+    held = [level for level, problem in problems.items() if problem is None]
+    for level, problem in problems.items():
+        yield f"sandbox {level}", None if problem else True, problem or "every canary attack failed"
+    if held:
+        yield "sandbox", True, f"{held[0]}: what code is written runs there"
+    else:
+        yield "sandbox", False, "no level holds: written code can't be run until one above is mended"
+
+
+def attacked(level: str) -> str | None:
+    """Why a level of the sandbox does not hold here, with what mends it; None where it does."""
+    try:
+        Sandbox(level=level).close()
+    except SandboxError as error:
+        return str(error)
+    return None
 
 
 def _memory() -> Iterator[tuple[str, bool | None, str]]:

@@ -19,11 +19,16 @@ PARTS = ("in", "out", "tmp")
 
 
 def make(folder: Path) -> None:
-    """The three parts of a run's folder: `in` to read, `out` and `tmp` to write; for its group too."""
+    """The three parts of a run's folder: `in` to read, `out` and `tmp` to write; for its group too.
+
+    They may be there from the slot's last run, whose user was the same. Raises OSError if not empty.
+    """
     folder.mkdir(mode=0o755, exist_ok=True)
     for part in PARTS:
-        (folder / part).mkdir()
+        (folder / part).mkdir(exist_ok=True)
         (folder / part).chmod(0o750 if part == "in" else 0o770)
+        if any((folder / part).iterdir()):
+            raise OSError(errno.ENOTEMPTY, f"{folder / part} holds something of an earlier run")
 
 
 def used(folder: Path, most: int) -> tuple[int, int]:
@@ -59,7 +64,6 @@ def clear(folder: Path, uid: int | None = None) -> None:
     for part in PARTS:
         with privileges.files_as(None if part == "in" else uid):
             empty(folder / part)
-        (folder / part).rmdir()
 
 
 def empty(folder: Path) -> None:

@@ -67,14 +67,14 @@ def become(uid: int) -> None:
 @contextmanager
 def files_as(uid: int | None) -> Iterator[None]:
     """Open files as a run's user for a while; signals and the rest stay ours. None: as we are."""
-    own = os.getuid()
-    if uid is not None:
-        kernel.LIBC.setfsuid(uid)
+    if uid is None:
+        yield
+        return
+    before = kernel.LIBC.setfsuid(uid)
     try:
         yield
     finally:
-        if uid is not None:
-            kernel.LIBC.setfsuid(own)
+        kernel.LIBC.setfsuid(before)
 
 
 def files_for(gid: int) -> None:
