@@ -6,6 +6,7 @@ One process per level and user runs them all (`stage`); each program is a test o
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from functools import cache
@@ -24,7 +25,10 @@ LEVELS = ("landlock", "bubblewrap")
 
 @cache
 def stage(who: str, where: str) -> dict[str, Any]:
+    """What `stage` printed. A level that the machine does not offer is skipped, but never by CI."""
     done = run_as(who, [sys.executable, str(STAGE), where], timeout=300)
+    if "SandboxError" in done.stderr and not os.environ.get("CI"):
+        pytest.skip(done.stderr.splitlines()[-1])
     assert done.returncode == 0, done.stderr[-2000:]
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
