@@ -17,16 +17,17 @@ import torch
 
 from evaluator import memory
 
-CRASHED, NO_MEMORY, UNCONFINED = 1, 98, 99  # exit codes
+CRASHED, NO_MEMORY = 1, 98  # exit codes
 
 
-def prepare(folder: Path, output: int, threads: int) -> None:
-    """What takes no confinement: the log as the only file, the folder as home, the pool of threads."""
+def prepare(folder: Path, output: int, report: int, threads: int) -> None:
+    """What takes no confinement: the log as the only file but for ``report``, the folder as home, threads."""
     os.setsid()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    os.closerange(3, report)
+    os.closerange(report + 1, os.sysconf("SC_OPEN_MAX"))
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -35,6 +35,7 @@ class Watch:
     limits: Limits
     pid: int
     output: int  # where its log is read
+    confined: int  # where the child says, once, that it is
     uid: int | None  # its user id, where that is not ours
     bytes_before: int  # in its folder, with the inputs
     files_before: int
@@ -66,10 +67,11 @@ class Watch:
         except OSError as error:
             return Outcome.SCRATCH, f"a folder is closed or too deep: {error.strerror}"
         size, files = size - self.bytes_before, files - self.files_before
+        memory = use.memory + (size if self.place.is_mount() else 0)  # files of a tmpfs are memory
         for outcome, value, limit, unit in (
             (Outcome.TIMEOUT, self.seconds, limits.wall_seconds, "seconds"),
             (Outcome.OUTPUT, len(self.log), limits.output_bytes, "bytes printed"),
-            (Outcome.MEMORY, use.memory, limits.memory_bytes, "bytes of memory"),
+            (Outcome.MEMORY, memory, limits.memory_bytes, "bytes of memory"),
             (Outcome.PROCESSES, use.tasks, limits.processes, "processes and threads"),
             (Outcome.SCRATCH, size, limits.scratch_bytes, "bytes written"),
             (Outcome.SCRATCH, files, limits.scratch_files, "files and folders"),
@@ -93,46 +95,51 @@ def keep(link: socket.socket, request: dict[str, Any], ground: Ground) -> None:
     _write(place / "in", inputs)
     watch = start(request["task"], place, Limits(**request["limits"]), ground, uid)
     try:
-        reason = follow(watch, link)
+        try:
+            reason = follow(watch, link)
+        finally:
+            stubborn = tree.end(os.getpid(), codes=watch.codes)
+        with privileges.files_as(uid):
+            header, files = answer(watch, reason, request["results"])
     finally:
-        stubborn = tree.end(os.getpid(), codes=watch.codes)
-    with privileges.files_as(uid):
-        header, files = answer(watch, reason, request["results"])
-    folder.clear(place, uid)
+        folder.clear(place, uid)
     wire.send(link, {**header, "stubborn": stubborn}, files)
 
 
 def start(task: str, place: Path, limits: Limits, ground: Ground, uid: int | None) -> Watch:
     """Fork the child that runs the task."""
     output, inner = os.pipe()
+    confined, report = os.pipe()
     os.set_blocking(output, False)
     before = folder.used(place, limits.scratch_files)
     pid = os.fork()
     if pid == 0:
-        code = child.UNCONFINED
+        code = 1
         try:
-            child.prepare(place, inner, ground.threads)
+            child.prepare(place, inner, report, ground.threads)
             confine.child(ground.level, place, limits, uid)
+            os.write(report, b"confined")
+            os.close(report)
             code = child.main(task, place)
         except OSError as error:
-            print(f"the run cannot be confined: {error}", file=sys.stderr)
+            print(f"a run cannot be confined: {error}", file=sys.stderr)
         finally:
             sys.stderr.flush()
             os._exit(code)
     os.close(inner)
-    return Watch(place, limits, pid, output, uid, *before)
+    os.close(report)
+    return Watch(place, limits, pid, output, confined, uid, *before)
 
 
 def follow(watch: Watch, link: socket.socket) -> tuple[Outcome, str] | None:
     """Wait until the child ends, or a limit is reached (then which), or nobody waits for it any more.
 
-    Raises WireError in the last case.
+    Raises WireError in the last case. The log is read at each look only: who floods it waits.
     """
     parent = os.getppid()
-    ended = os.pidfd_open(watch.pid)
     poll = select.poll()
-    for descriptor in (ended, watch.output, link.fileno()):
-        poll.register(descriptor, select.POLLIN)
+    poll.register(os.pidfd_open(watch.pid), select.POLLIN)
+    poll.register(link, select.POLLIN)
     while watch.pid not in watch.codes:
         ready = [descriptor for descriptor, _ in poll.poll(1000 * TICK)]
         if link.fileno() in ready or os.getppid() != parent:
@@ -142,17 +149,17 @@ def follow(watch: Watch, link: socket.socket) -> tuple[Outcome, str] | None:
         reason = watch.reached()
         if reason:
             return reason
-        if watch.output in ready and ended not in ready:
-            time.sleep(TICK / 10)  # a flood must not make us spin
     return None
 
 
 def answer(
     watch: Watch, reason: tuple[Outcome, str] | None, declared: dict[str, int]
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """What the supervisor is told of a run that is over."""
+    """What the supervisor is told of a run that is over. Raises OSError if it was never confined."""
     seconds = watch.seconds
     watch.drain()
+    if not os.read(watch.confined, 1):  # every writer is gone
+        raise OSError(trimmed(bytes(watch.log)).strip() or "a run ended before it was confined")
     code = None if reason else watch.codes[watch.pid]
     outcome, detail = reason or watch.reached() or _of_code(code or 0, bytes(watch.log))
     files: dict[str, bytes] = {}

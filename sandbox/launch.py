@@ -76,7 +76,7 @@ class Broker:
         if ready != b"ready":
             said = self._said()
             self.close()
-            raise SandboxError(f"level {self.level} does not start: {said}")
+            raise SandboxError(f"level {self.level} does not start: {said or 'it said nothing'}")
 
     def run(
         self, task: str, inputs: Mapping[str, bytes], results: Sequence[File], limits: Limits
@@ -85,8 +85,10 @@ class Broker:
         for name in inputs:
             plain(name)
         slot = self._slots.get()
-        header, files = self._ask(slot, task, inputs, results, limits)
-        self._slots.put(slot)
+        try:
+            header, files = self._ask(slot, task, inputs, results, limits)
+        finally:
+            self._slots.put(slot)  # a keeper finds out if something was left there
         return self._ended(header, files, results)
 
     def _ask(
@@ -107,8 +109,8 @@ class Broker:
                     socket.send_fds(self._control, [json.dumps(request).encode()], [inner.fileno()])
                 wire.send(link, {}, inputs)
                 return wire.receive(link, declared)
-            except (OSError, wire.WireError) as error:  # its slot is never used again
-                said = f"{error}; {self._said()}"
+            except (OSError, wire.WireError) as error:
+                said = self._said() or error
                 raise SandboxError(f"a run's keeper did not answer: {said}") from error
 
     def _ended(
@@ -133,7 +135,7 @@ class Broker:
         """The last line that the broker or the warm parent left in their own log."""
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        return lines[-1][:500] if lines else "it said nothing"
+        return lines[-1][:500] if lines else ""
 
     def close(self) -> None:
         """End all that runs, and the broker, which removes its folder."""

@@ -8,8 +8,8 @@
 * `process`: a scrubbed environment, rlimits and the watch. It stops neither reading nor writing of the
   user's files, nor the network, nor signals to the supervisor. Only where asked for, and never as root.
 
-None stops kernel exploits, side channels or attacks on GPU drivers. Never lowered silently: a level that
-does not hold is an error unless a lower one was allowed.
+No GPU is within reach at the first two. None stops kernel exploits, side channels or attacks on drivers.
+Never lowered silently: a level that does not hold is an error unless a lower one was allowed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 
 from sandbox import canary, privileges
-from sandbox.ended import Ended, Outcome, SandboxError
+from sandbox.ended import Outcome, SandboxError
 from sandbox.launch import Broker
 from sandbox.limits import Limits
 from sandbox.results import File
@@ -70,10 +70,13 @@ def _proven(level: str, workers: int, threads: int) -> Broker:
     if level == "process" and privileges.is_root():
         raise SandboxError("level process is not for root: run as an ordinary user")
     broker = Broker(level, workers, threads)
-    worked = attacks_that_worked(broker)
-    if worked and level != "process":
+    try:
+        worked = attacks_that_worked(broker)
+        if worked and level != "process":
+            raise SandboxError(f"level {level} does not hold, a run could {', '.join(worked)}")
+    except SandboxError:
         broker.close()
-        raise SandboxError(f"level {level} does not hold, a run could {', '.join(worked)}")
+        raise
     return broker
 
 
@@ -84,8 +87,7 @@ def attacks_that_worked(broker: Broker) -> list[str]:
         result = File("canary.json", "json", 1 << 16)
         ended = broker.run("sandbox.canary:attack", {"plan.json": bait.plan()}, [result], SHORT)
         if ended.outcome is not Outcome.OK:
-            broker.close()
-            raise SandboxError(f"level {broker.level} runs nothing: {_why(ended)}")
+            raise SandboxError(f"level {broker.level} runs nothing: {ended.detail}")
         report = ended.files["canary.json"]
         worked = [name for name in canary.ATTACKS if report.get(name) is None]
         worked += bait.disturbed()
@@ -95,11 +97,6 @@ def attacks_that_worked(broker: Broker) -> list[str]:
             return [*worked, "leave a daemon behind"]
         time.sleep(0.01)
     return worked
-
-
-def _why(ended: Ended) -> str:
-    lines = ended.log.strip().splitlines()
-    return lines[-1] if lines else ended.detail
 
 
 def _fix(problem: str) -> str:

@@ -35,11 +35,8 @@ class Limits:
     output_bytes: int = 1 << 20  # of stdout and stderr
 
 
-def apply(limits: Limits, others: int = 0, cuda: bool = False) -> None:
-    """Bound this process and its descendants for good; ``others`` are tasks that its user runs already.
-
-    With ``cuda`` address space is left alone: its driver reserves more than any machine has.
-    """
+def apply(limits: Limits, others: int = 0) -> None:
+    """Bound this process and its descendants for good; ``others`` are tasks that its user runs already."""
     bounds = {
         resource.RLIMIT_CORE: NO_CORE,
         resource.RLIMIT_CPU: int(limits.cpu_seconds) + 1,
@@ -47,9 +44,8 @@ def apply(limits: Limits, others: int = 0, cuda: bool = False) -> None:
         resource.RLIMIT_FSIZE: limits.file_bytes,
         resource.RLIMIT_NPROC: others + FORKS * limits.processes,
         resource.RLIMIT_MEMLOCK: 0,
+        resource.RLIMIT_AS: _address_space() + limits.memory_bytes + SPARE,
     }
-    if not cuda:
-        bounds[resource.RLIMIT_AS] = _address_space() + limits.memory_bytes + SPARE
     for kind, bound in bounds.items():
         _, hard = resource.getrlimit(kind)
         lowest = bound if hard == resource.RLIM_INFINITY else min(bound, hard)

@@ -18,7 +18,7 @@ from typing import Any
 
 import evaluator  # noqa: F401  (the folder above the packages cannot be searched once confined)
 import search_space  # noqa: F401
-from sandbox import confine
+from sandbox import confine, kernel
 from sandbox.ground import Ground
 
 REQUEST = 1 << 16  # bytes of one, at most
@@ -30,6 +30,7 @@ def main() -> None:
     control = socket.socket(fileno=config.pop("control"))
     ground = Ground(**config)
     confine.warm(ground.level, Path(ground.folder))
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)  # the broker has one thread only
     import torch
 
     from sandbox import keeper

@@ -96,10 +96,10 @@ def test_the_sandbox_starts_from_its_warm_parent(tmp_path: Path) -> None:
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["cold_seconds"]["n"] == 1
     assert found["levels"].keys() == {"landlock", "bubblewrap"}
-    held = [row for row in found["levels"].values() if "error" not in row]
+    held = [level for level in found["levels"].values() if "error" not in level]
     assert held
-    for row in held:
-        assert 0 < row["start"]["median"] < row["round_trip"]["median"]
-        assert row["start"]["n"] == 2
+    for level in held:
+        assert 0 < level["start"]["median"] < level["round_trip"]["median"]
+        assert level["start"]["n"] == 2
     targets = [figure["target"] for figure in found["figures"]]
     assert targets == [None, *["< 0.1", None, "< 1"] * len(held)]

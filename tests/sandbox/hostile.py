@@ -386,7 +386,7 @@ call(number[0], b'archwright-planted', 0o102, 0o600, 0); call(number[1], b'archw
         "poison-packages",
         "plants a module among the installed packages; refused",
         """
-path = os.path.join(sys.prefix, 'archwright-planted.py')
+path = os.path.join(plan['packages'], 'archwright-planted.py')
 open(path, 'w').write('x'); os.unlink(path); worked()
 """,
         control="root",
@@ -685,7 +685,7 @@ worked(); os._exit(0)
         "fills memory; ended",
         """
 held = []
-for n in range(20): held.append(bytearray(os.urandom(1)) * (50 << 20)); time.sleep(.02)
+for n in range(20): held.append(bytearray(b'x') * (50 << 20)); time.sleep(.01)
 worked()
 """,
         outcomes=(Outcome.MEMORY,),
@@ -695,9 +695,12 @@ worked()
         "memory-in-parts",
         "fills memory with processes that are small each; ended",
         """
-if all(os.fork() for _ in range(4)): time.sleep(2); worked(); os.killpg(0, 9)
+reader, writer = os.pipe()
+if all(os.fork() for _ in range(4)):
+    for _ in range(4): os.read(reader, 1)
+    time.sleep(.3); worked(); os.killpg(0, 9)
 held = bytearray(b'x') * (180 << 20)
-time.sleep(2)
+os.write(writer, b'x'); time.sleep(20)
 """,
         outcomes=(Outcome.MEMORY,),
         limits=SMALL,

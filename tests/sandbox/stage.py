@@ -76,6 +76,7 @@ class Host:
             {
                 "folder": str(self.folder),
                 "checkout": str(CHECKOUT),
+                "packages": sys.prefix,
                 "mark": self.mark,
                 "key_value": self.key,
                 "tcp": self.tcp.getsockname()[1],
@@ -171,7 +172,7 @@ def unprotected(host: Host, attack: Attack, place: Path) -> bool:
     reader, writer = os.pipe()
     with (place / "log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-I", "in/attack.py"],
+            [sys.executable, "-I", "-S", "in/attack.py"],
             cwd=place,
             pass_fds=[writer],
             stdin=subprocess.DEVNULL,
@@ -184,8 +185,10 @@ def unprotected(host: Host, attack: Attack, place: Path) -> bool:
         process.wait(0.5 if attack.lasting else 20)
     except subprocess.TimeoutExpired:
         lasted = attack.lasting
-    time.sleep(0.05)  # a daemon becomes what it is
-    worked = lasted or "WORKED" in (place / "log").read_text() or bool(host.changes())
+    worked = lasted or "WORKED" in (place / "log").read_text()
+    deadline = time.monotonic() + 5
+    while not worked and time.monotonic() < deadline:  # a daemon takes a moment to become one
+        worked = bool(host.changes())
     for left in tree.descendants(os.getpid()):
         if left.pid != host.victim.pid:
             os.kill(left.pid, signal.SIGKILL)
