@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
 import sys
 import time
@@ -182,9 +183,9 @@ def _of_code(code: int, log: bytes) -> tuple[Outcome, str]:
         return Outcome.CRASHED, lines[-1] if lines else "it ended with code 1"
     if code == child.NO_MEMORY:
         return Outcome.MEMORY, "an allocation failed"
-    named = {-9: "it was killed", -24: "it ran out of CPU seconds", -25: "a file grew too large"}
-    kinds = {-24: Outcome.CPU, -25: Outcome.SCRATCH}
-    return kinds.get(code, Outcome.CRASHED), named.get(code, f"it ended with code {code}")
+    kinds = {-signal.SIGXCPU: Outcome.CPU, -signal.SIGXFSZ: Outcome.SCRATCH}
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    return kinds.get(code, Outcome.CRASHED), f"it {how}"
 
 
 def trimmed(log: bytes) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 from sandbox import tree, wire
 from sandbox.ended import Ended, Outcome, SandboxError
 from sandbox.limits import Limits
+from sandbox.privileges import SLOTS
 from sandbox.results import BadResult, File, parse, plain
 
 # Variables that a run may see: where programs are, how text is read, which kernels compute.
@@ -34,10 +35,12 @@ GRACE = 60.0  # seconds over a run's own within which its keeper answers
 class Broker:
     """One broker with its warm parent. ``workers`` runs at a time, more wait; each uses ``threads``.
 
-    Raises SandboxError where it does not start.
+    Raises ValueError for a number of workers that it cannot keep apart, SandboxError where it does not start.
     """
 
     def __init__(self, level: str, workers: int, threads: int) -> None:
+        if not 1 <= workers <= SLOTS:
+            raise ValueError(f"{workers} workers of a sandbox: choose 1 to {SLOTS}")
         self.level = level
         self._slots: queue.SimpleQueue[int] = queue.SimpleQueue()
         for slot in range(workers):
@@ -64,6 +67,7 @@ class Broker:
                 pass_fds=[inner.fileno()],
                 env=environment(threads),
                 cwd="/",
+                start_new_session=True,  # a Ctrl-C is for the supervisor, which closes it
             )
         self._await()
 

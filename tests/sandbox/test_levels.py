@@ -34,6 +34,11 @@ def test_an_unknown_level_is_an_error_that_names_those_there_are() -> None:
         Sandbox(level="bublewrap")
 
 
+def test_more_runs_than_can_be_kept_apart_are_refused() -> None:
+    with pytest.raises(ValueError, match="choose 1 to 64"):
+        Sandbox(workers=65)
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root is refused")
 def test_root_is_never_unsafe() -> None:
     with pytest.raises(SandboxError, match="not for root"):
