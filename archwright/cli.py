@@ -335,7 +335,9 @@ def pattern_(
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(help="evaluator, agents, scaffolds or sandbox")] = "evaluator",
+    what: Annotated[
+        str, typer.Argument(help="evaluator, agents, scaffolds or sandbox")
+    ] = "evaluator",
     quick: Annotated[
         bool, typer.Option("--quick", help="See that it runs; the figures mean nothing.")
     ] = False,
