@@ -685,8 +685,8 @@ worked(); os._exit(0)
         "fills memory; ended",
         """
 held = []
-for n in range(20): held.append(bytearray(b'x') * (50 << 20)); time.sleep(.01)
-worked()
+for n in range(14): held.append(bytearray(b'x') * (50 << 20)); time.sleep(.01)
+time.sleep(.2); worked()
 """,
         outcomes=(Outcome.MEMORY,),
         limits=SMALL,
@@ -710,9 +710,9 @@ os.write(writer, b'x'); time.sleep(20)
         "fills shared memory; ended",
         """
 import mmap
-shared = mmap.mmap(-1, 800 << 20)
-for at in range(0, 800 << 20, 1 << 20): shared[at : at + (1 << 20)] = b'x' * (1 << 20); time.sleep(.0005)
-time.sleep(.1); worked()
+shared = mmap.mmap(-1, 640 << 20)
+for at in range(0, 640 << 20, 1 << 20): shared[at : at + (1 << 20)] = b'x' * (1 << 20)
+time.sleep(.2); worked()
 """,
         outcomes=(Outcome.MEMORY,),
         limits=SMALL,
@@ -770,7 +770,9 @@ worked()
         "inodes",
         "makes thousands of empty files; ended",
         """
-for n in range(20000): open(f'tmp/{n}', 'w').close()
+for n in range(4000):
+    open(f'tmp/{n}', 'w').close()
+    if n % 500 == 0: time.sleep(.03)
 worked()
 """,
         outcomes=(Outcome.SCRATCH,),
@@ -778,10 +780,10 @@ worked()
     ),
     Attack(
         "deep-folders",
-        "makes folders 3,000 deep, which break a naive removal; the next run finds nothing of them",
+        "makes folders 1,200 deep, which break a naive removal; the next run finds nothing of them",
         """
 os.chdir('tmp')
-for n in range(3000): os.mkdir('d'); os.chdir('d')
+for n in range(1200): os.mkdir('d'); os.chdir('d')
 worked()
 """,
         outcomes=(Outcome.OK, Outcome.SCRATCH),
