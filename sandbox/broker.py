@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 from dataclasses import asdict
@@ -24,6 +25,7 @@ def main() -> None:
     config = json.loads(sys.argv[1])
     control, parent = config.pop("control"), config.pop("supervisor")
     ground = Ground(**config, broker=os.getpid())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by way of the clean-up below
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     supervisor = os.pidfd_open(parent)
