@@ -1,7 +1,7 @@
 """`archwright bench`: measured figures, each beside its target where it has one.
 
 Judges, but fails nothing: a figure depends on how busy the machine is. What measures is beside it:
-`bench_evaluator`, `bench_agents` and `bench_scaffolds`.
+`bench_evaluator`, `bench_agents`, `bench_scaffolds` and `bench_sandbox`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from archwright import bench_agents, bench_evaluator, bench_scaffolds
+from archwright import bench_agents, bench_evaluator, bench_sandbox, bench_scaffolds
 from evaluator import bench
 from search_space.pattern import nearest
 
@@ -100,10 +100,30 @@ def policy_row(policy: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def sandbox(quick: bool) -> dict[str, Any]:
+    """What `bench_sandbox.bench` returns, and the JSON keys of `archwright bench sandbox`.
+
+    ``figures``: rows as those of `evaluator`. ``seconds``: what all took.
+    """
+    began = time.perf_counter()
+    found = bench_sandbox.bench(bench_sandbox.QUICK if quick else bench_sandbox.FULL)
+    found["seconds"] = time.perf_counter() - began
+    rows = [row("seconds of `import torch` in a new interpreter", found["cold_seconds"])]
+    for level, figures in found["levels"].items():
+        if "error" not in figures:
+            rows += [
+                row(f"{level}: seconds to a task's first line", figures["start"], "< 0.1"),
+                row(f"{level}: seconds to its result", figures["round_trip"]),
+                row(f"{level}: seconds from expiry to the answer", figures["kill"], "< 1"),
+            ]
+    return {**found, "figures": rows}
+
+
 BENCHES: dict[str, Callable[[bool], dict[str, Any]]] = {
     "evaluator": evaluator,
     "agents": agents,
     "scaffolds": scaffolds,
+    "sandbox": sandbox,
 }
 
 

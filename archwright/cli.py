@@ -335,7 +335,9 @@ def pattern_(
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(help="evaluator, agents or scaffolds")] = "evaluator",
+    what: Annotated[
+        str, typer.Argument(help="evaluator, agents, scaffolds or sandbox")
+    ] = "evaluator",
     quick: Annotated[
         bool, typer.Option("--quick", help="See that it runs; the figures mean nothing.")
     ] = False,
@@ -351,13 +353,21 @@ def bench(
 
 
 @app.command()
-def doctor(as_json: Json = False) -> None:
-    """Check this environment."""
+def doctor(
+    require_sandbox: Annotated[
+        str, typer.Option(help="The lowest level of isolation that will do.")
+    ] = "landlock",
+    unsafe_sandbox: Annotated[
+        bool, typer.Option("--unsafe-sandbox", help="No isolation will do, if nothing else holds.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Check this environment; attack its sandbox."""
     with reported(as_json):
         from archwright import console
         from archwright.doctor import checks
 
-        rows: list[dict[str, Any]] = checks()
+        rows: list[dict[str, Any]] = checks(require_sandbox, unsafe_sandbox)
         console.emit({"checks": rows}) if as_json else console.table(rows, "doctor")
     if any(row["ok"] is False for row in rows):
         raise typer.Exit(FAILED)

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,23 @@ from archwright.environment import default_workers, device_name
 from evaluator import memory
 from evaluator.tasks.lra import VARIABLE
 from evaluator.tasks.text import NAMED, read_corpus
+from sandbox import levels
+from sandbox.run import Sandbox, SandboxError
 
 OURS = ("agents", "archwright", "evaluator", "sandbox", "search_space", "storage")
 
 
-def checks() -> list[dict[str, Any]]:
-    """One row per check: name, ok (None: for information), detail with the way out."""
+def checks(require: str = "landlock", unsafe: bool = False) -> list[dict[str, Any]]:
+    """One row per check: name, ok (None: for information), detail with the way out.
+
+    ``require`` and ``unsafe`` are what `sandbox.run.Sandbox` takes. Raises ValueError for a level that is
+    none.
+    """
     parts: tuple[Callable[[], Iterator[tuple[str, bool | None, str]]], ...] = (
         _python,
         _packages,
         _machine,
+        partial(_sandbox, require, unsafe),
         _memory,
         _corpora,
         _keys,
@@ -57,7 +65,33 @@ def _machine() -> Iterator[tuple[str, bool | None, str]]:
     yield "torch", True, torch.__version__
     yield "device", True, device_name()
     yield "cores", True, f"{cores}; {default_workers()} workers by default"
-    yield "sandbox", None, "not needed: only compositions of known primitives are evaluated"
+
+
+def _sandbox(require: str, unsafe: bool) -> Iterator[tuple[str, bool | None, str]]:
+    """Attacks the sandbox at each level; the best that held is the one that written code gets."""
+    enough = levels.allowed(require, None, unsafe)
+    isolating = [level for level in reversed(levels.LEVELS) if level != "process"]
+    problems = {level: attacked(level, unsafe) for level in dict.fromkeys(isolating + enough)}
+    for level, problem in problems.items():
+        yield f"sandbox {level}", None if problem else True, problem or _held(level)
+    held = [level for level in enough if problems[level] is None]
+    if held:
+        yield "sandbox", True, f"{held[0]}: written code would run at this level"
+    else:
+        yield "sandbox", False, f"none of {', '.join(enough)} holds: mend one of those above"
+
+
+def _held(level: str) -> str:
+    return levels.BANNER if level == "process" else "every canary attack failed"
+
+
+def attacked(level: str, unsafe: bool) -> str | None:
+    """Why a level of the sandbox does not hold here, with what mends it; None where it does."""
+    try:
+        Sandbox(level=level, unsafe=unsafe).close()
+    except SandboxError as error:
+        return str(error)
+    return None
 
 
 def _memory() -> Iterator[tuple[str, bool | None, str]]:

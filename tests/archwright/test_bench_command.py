@@ -87,3 +87,19 @@ def test_the_command_measures_a_real_campaign(tmp_path: Path) -> None:
     for figure in found["figures"]:
         assert (figure["holds"] is None) == (figure["target"] is None)
         assert isinstance(figure["value"], float)
+
+
+def test_the_sandbox_starts_from_its_warm_parent(tmp_path: Path) -> None:
+    command = [ARCHWRIGHT, "bench", "sandbox", "--quick", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["cold_seconds"]["n"] == 1
+    assert found["levels"].keys() == {"landlock", "bubblewrap"}
+    held = [level for level in found["levels"].values() if "error" not in level]
+    assert held
+    for level in held:
+        assert 0 < level["start"]["median"] < level["round_trip"]["median"]
+        assert level["start"]["n"] == 2
+    targets = [figure["target"] for figure in found["figures"]]
+    assert targets == [None, *["< 0.1", None, "< 1"] * len(held)]

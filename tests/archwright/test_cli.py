@@ -303,6 +303,7 @@ def test_the_doctor_finds_nothing_wrong_here(campaigns: Campaigns) -> None:
     checks = {check["name"]: check for check in row["checks"]}
     assert {"python", "ray", "sandbox", "OPENAI_API_KEY", "package agents"} <= checks.keys()
     assert not [check for check in checks.values() if check["ok"] is False]
+    assert checks["sandbox"]["ok"] is True
     assert checks["OPENAI_API_KEY"]["detail"] == "set"
     assert checks["corpus pydoc-topics"]["ok"] is True
     assert "sha256" in checks["corpus pydoc-topics"]["detail"]
