@@ -25,7 +25,7 @@ from sandbox.gate.passes import (
     shape,
     whole,
 )
-from sandbox.gate.subject import Subject, apart
+from sandbox.gate.subject import Answer, Subject, apart
 
 POSITIONS = (0, 5, 40, 62)  # of the outputs whose gradient is taken, at length 64
 GRADIENT = 1e-5  # of the largest gradient: what an FFT's round-off makes of nothing (docs/log.md)
@@ -33,14 +33,14 @@ GRADIENT = 1e-5  # of the largest gradient: what an FFT's round-off makes of not
 
 def check(subject: Subject) -> Finding:
     """Pass where later tokens change nothing beyond round-off. Raises Broken."""
-    return worst([replaced(subject), prefix(subject), gradient(subject)])
+    changed = {name: _changed(subject, x) for name, x in inputs(subject).items()}
+    other = subject.ask([*all_calls(), *_gradients()], changed)
+    return worst([replaced(subject, other), prefix(subject), gradient(other)])
 
 
-def replaced(subject: Subject) -> Finding:
+def replaced(subject: Subject, other: Answer) -> Finding:
     """In each row other tokens after a random cut, each row its own kind of other: the same before it."""
-    xs = inputs(subject)
-    changed = {name: _changed(subject, x) for name, x in xs.items()}
-    other, found = subject.ask(all_calls(), changed), []
+    found = []
     for mode, length, name in cases():
         a, b = (answer.y(name, shape(subject, length)) for answer in (whole(subject), other))
         gaps = [apart(b[i, : t + 1], a[i, : t + 1]) for i, t in enumerate(cuts(subject, length))]
@@ -95,14 +95,17 @@ def prefix(subject: Subject) -> Finding:
     return Finding("pass", f"prefix alone: {worst_gap:.1e} (allowed {FP32:g})")
 
 
-def gradient(subject: Subject) -> Finding:
-    """The gradient of an output to the inputs after it is zero, in both modes."""
-    calls = [
+def _gradients() -> list[Call]:
+    return [
         Call(f"gradient {mode.name}", "gradient", "64", mode.training, False, POSITIONS)
         for mode in MODES[:2]
     ]
-    answer, largest = subject.ask(calls, inputs(subject)), 0.0
-    for one in calls:
+
+
+def gradient(answer: Answer) -> Finding:
+    """The gradient of an output to the inputs after it is zero, in both modes."""
+    largest = 0.0
+    for one in _gradients():
         grads = answer.y(one.name, (len(POSITIONS), BATCH, 64))
         later = torch.stack([g[:, t + 1 :].max() for g, t in zip(grads, POSITIONS, strict=True)])
         share = (later / grads.amax((1, 2)).clamp_min(1e-12)).max().item()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from sandbox.contract import FILE, Decodes, construct, load, told
@@ -35,7 +35,7 @@ def run(folder: Path) -> None:
     """The task of one process: `in/errand.pkl` and `in/mixer.py` to `out/`."""
     errand: Errand = pickle.loads((folder / "in" / ERRAND).read_bytes())
     outputs, said = answer(errand, folder / "in" / FILE)
-    save_file(outputs, folder / "out" / OUTPUTS)
+    (folder / "out" / OUTPUTS).write_bytes(save(outputs))
     (folder / "out" / SAID).write_text(json.dumps(asdict(said)))
 
 
