@@ -12,6 +12,8 @@ import ast
 import builtins
 import hashlib
 import math
+from collections.abc import Mapping
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -19,10 +21,12 @@ from torch import Tensor
 from sandbox.contract import CLASS
 from sandbox.gate.certificate import Finding
 from sandbox.gate.errands import Call
-from sandbox.gate.subject import Subject
+from sandbox.gate.inside import patterned
+from sandbox.gate.subject import Known, Subject
+from search_space.primitives import CATALOGUE, Primitive
 
 NUMBERS, PROBE = 64, (2, 40)
-WIDTH = 32
+WIDTH, HEADS = 32, (8, 16, 32)
 # Of the angle between two behaviours (unit vectors). Copies had up to 1e-6, the nearest pair of different
 # honest modules 3e-3 (docs/log.md).
 SAME = 1e-4
@@ -57,9 +61,41 @@ def check(subject: Subject) -> Finding:
 def behaviour(subject: Subject) -> tuple[float, ...]:
     """A unit vector of 64 numbers, or none where the output is nothing or not finite. Raises Broken."""
     shape = (*PROBE, WIDTH)
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
-    answer = subject.ask([Call("probe")], {"x": x}, weights="pattern", width=WIDTH)
+    answer = subject.ask([Call("probe")], {"x": _probe()}, weights="pattern", width=WIDTH)
     return projected(answer.y("probe", shape))
+
+
+@lru_cache(maxsize=1)
+def catalogue() -> tuple[Known, ...]:
+    """The behaviours of the primitives, with heads of each usual size where they have heads.
+
+    Computed in this process: they are ours.
+    """
+    found = []
+    for code, kind in CATALOGUE.items():
+        for options in [{"head": head} for head in HEADS] if "head" in kind.options() else [{}]:
+            name = f"{code}{{head={options['head']}}}" if options else code
+            found.append(Known(name, behaviour=projected(_of_primitive(kind, options))))
+    return tuple(found)
+
+
+@torch.no_grad()
+def _of_primitive(kind: type[Primitive], options: Mapping[str, int]) -> Tensor:
+    with torch.random.fork_rng(devices=[]):
+        primitive = kind(WIDTH, **options)
+    patterned(primitive, WIDTH)
+    x = _probe()
+    kv = None
+    if kind is CATALOGUE["Xa"]:  # reads an `A`'s keys and values, here of its own input
+        source = CATALOGUE["A"](WIDTH, **options)
+        patterned(source, WIDTH)
+        primitive.attach(source)
+        kv = source.forward_kv(x, None)[1]
+    return primitive.forward_kv(x, kv)[0]
+
+
+def _probe() -> Tensor:
+    return torch.randn(*PROBE, WIDTH, generator=torch.Generator().manual_seed(1))
 
 
 def projected(y: Tensor) -> tuple[float, ...]:

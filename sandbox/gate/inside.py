@@ -84,8 +84,7 @@ def built(path: Path, build: Build) -> nn.Module:
         if build.weights == "moved":
             move(mixer)
         elif build.weights == "pattern":
-            for parameter in mixer.parameters():
-                parameter.copy_(pattern(parameter, build.width))
+            patterned(mixer, build.width)
     return mixer
 
 
@@ -95,6 +94,12 @@ def move(mixer: nn.Module) -> None:
     for parameter in mixer.parameters():
         size = parameter.square().mean().sqrt().clamp_min(0.5)
         parameter.add_(MOVED * size * torch.randn(parameter.shape, generator=generator))
+
+
+def patterned(mixer: nn.Module, width: int) -> None:
+    """Set every parameter to its pattern. Call it without gradients."""
+    for parameter in mixer.parameters():
+        parameter.copy_(pattern(parameter, width))
 
 
 def pattern(parameter: Tensor, width: int) -> Tensor:

@@ -15,8 +15,8 @@ from evaluator.outcome import CandidateFailure
 from evaluator.tasks.base import IGNORE, Split, SplitName, Task
 from evaluator.train import Training
 from sandbox.gate.certificate import Finding
-from sandbox.gate.errands import Call
-from sandbox.gate.subject import Subject, apart
+from sandbox.gate.passes import mixes
+from sandbox.gate.subject import Subject
 from sandbox.scoring import Candidate, Seeds
 from sandbox.training import Proxy
 from search_space.presets import Preset
@@ -70,12 +70,3 @@ def check(subject: Subject) -> Finding:
     if not found["loss"] < chance - BETTER:
         return Finding("fail", f"{said}: it does not learn to carry one token forward")
     return Finding("pass", said)
-
-
-def mixes(subject: Subject) -> bool:
-    """Whether the third output changes when the first two tokens do. Raises Broken."""
-    shape = (4, 3, subject.terms.width)
-    x = subject.normal(7, *shape)
-    other = torch.cat((subject.normal(8, *shape)[:, :2], x[:, 2:]), 1)
-    answer = subject.ask([Call("a", x="a"), Call("b", x="b")], {"a": x, "b": other})
-    return apart(answer.y("a", shape)[:, 2], answer.y("b", shape)[:, 2]) > 1e-6

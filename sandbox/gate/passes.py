@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sandbox.gate.errands import Call
-from sandbox.gate.subject import Answer, Subject
+from sandbox.gate.subject import Answer, Subject, apart
 
 BATCH, LENGTHS = 6, (90, 64, 11)
 
@@ -42,7 +42,7 @@ MODES = (
     Mode("bf16 eval", False, True),
     Mode("bf16 train", True, True),
 )
-EVAL = MODES[0]
+EVAL, EARLY = MODES[0], "11 with an early change"
 
 
 def call(mode: Mode, x: str, name: str = "") -> Call:
@@ -74,10 +74,18 @@ def shape(subject: Subject, length: int) -> tuple[int, int, int]:
 
 
 def whole(subject: Subject) -> Answer:
-    """The passes over the inputs as they are, made once."""
+    """The passes over the inputs as they are, and one with all tokens but the last negated; made once."""
     if subject.whole is None:
-        subject.whole = subject.ask(all_calls(), inputs(subject))
+        calls, xs = [*all_calls(), call(EVAL, EARLY)], inputs(subject)
+        early = -xs["11"][:, :-1]
+        subject.whole = subject.ask(calls, {**xs, EARLY: torch.cat((early, xs["11"][:, -1:]), 1)})
     return subject.whole
+
+
+def mixes(subject: Subject) -> bool:
+    """Whether any output depends on an earlier token. Raises Broken."""
+    a, b = (whole(subject).y(f"eval {x}", shape(subject, 11)) for x in ("11", EARLY))
+    return apart(a[:, -1], b[:, -1]) > 1e-6
 
 
 def cuts(subject: Subject, length: int) -> Tensor:
