@@ -29,7 +29,7 @@ NUMBERS, PROBE = 64, (2, 40)
 WIDTH, HEADS = 32, (8, 16, 32)
 # Of the angle between two behaviours (unit vectors). Copies had up to 1e-6, the nearest pair of different
 # honest modules 3e-3 (docs/log.md).
-SAME = 1e-4
+SAME = 1e-3
 BUILTIN = frozenset(dir(builtins))
 KEPT = {"forward", "step", "init_state", "state_bytes", "self", "super", CLASS}
 
