@@ -29,7 +29,7 @@ from evaluator.train import Training
 from sandbox.contract import FILE
 from sandbox.limits import Limits
 from sandbox.results import File
-from sandbox.run import Ended, Sandbox
+from sandbox.run import Ended, Outcome, Sandbox
 from sandbox.training import (
     ERRAND,
     LOGITS,
@@ -182,7 +182,7 @@ class Candidate:
         bound = self.seconds + GRACE
         limits = replace(LIMITS, wall_seconds=bound, cpu_seconds=bound)
         ended = self.sandbox.run(f"sandbox.training:{task}", inputs, results, limits)
-        if ended.outcome != "ok":
+        if ended.outcome is not Outcome.OK:
             raise failure_of(ended, task)
         return ended
 
@@ -258,8 +258,12 @@ def reads_across(task: Task, length: int, width: int = 16) -> bool:
 
 def failure_of(ended: Ended, task: str) -> CandidateFailure:
     """What a run that did not end well says of the candidate."""
-    kinds = {"wall": FailureKind.TIMEOUT, "cpu": FailureKind.TIMEOUT, "memory": FailureKind.OOM}
-    kind = next((k for word, k in kinds.items() if word in ended.outcome), FailureKind.CRASH)
+    kinds = {
+        Outcome.TIMEOUT: FailureKind.TIMEOUT,
+        Outcome.CPU: FailureKind.TIMEOUT,
+        Outcome.MEMORY: FailureKind.OOM,
+    }
+    kind = kinds.get(ended.outcome, FailureKind.CRASH)
     return CandidateFailure(kind, f"{task}: {ended.outcome} {ended.detail}".strip())
 
 

@@ -3,7 +3,8 @@
 The structure is a hash of the syntax tree with names in order of appearance: comments, layout, names and
 docstrings do not matter. The behaviour is the output on a fixed probe with weights that depend on shapes
 alone, projected to a few numbers; it knows copies that are written otherwise, as long as their weights
-have the same shapes but for fused projections.
+have the same shapes but for fused projections. The price: matrices of one shape are equal, so that two
+equal branches side by side look like one of them.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from search_space.primitives import CATALOGUE, Primitive
 
 NUMBERS, PROBE = 64, (2, 40)
 WIDTH, HEADS = 32, (8, 16, 32)
-# Of the angle between two behaviours (unit vectors). Copies had up to 1e-6, the nearest pair of different
-# honest modules 3e-3 (docs/log.md).
+# Of the angle between two behaviours (unit vectors). Copies had up to 1e-6, the nearest two different
+# modules .1 (docs/log.md).
 SAME = 1e-3
 BUILTIN = frozenset(dir(builtins))
 KEPT = {"forward", "step", "init_state", "state_bytes", "self", "super", CLASS}

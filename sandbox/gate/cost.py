@@ -14,7 +14,8 @@ from sandbox.gate.subject import Answer, Subject
 from sandbox.gate.work import Work
 
 SHORT, WIDTH = 128, 16  # measured at 128, 256 and 512 tokens
-CLASSES = ("linear", "nlogn", "quadratic", "more than quadratic")
+ALLOWED = ("linear", "nlogn", "quadratic")  # what a campaign may allow
+CLASSES = (*ALLOWED, "more than quadratic")
 # The share of the work at 4 L that grows as L squared, by a parabola through the three points. L log L
 # alone has .17, with projections beside it less; a quadratic term that reaches .3 there is half at 10 L.
 SHARES = {"linear": 0.03, "nlogn": 0.2}

@@ -74,10 +74,10 @@ def shape(subject: Subject, length: int) -> tuple[int, int, int]:
 
 
 def whole(subject: Subject) -> Answer:
-    """The passes over the inputs as they are, and one with all tokens but the last negated; made once."""
+    """The passes over the inputs as they are, and one with other tokens before the last; made once."""
     if subject.whole is None:
         calls, xs = [*all_calls(), call(EVAL, EARLY)], inputs(subject)
-        early = -xs["11"][:, :-1]
+        early = subject.normal(7, BATCH, 10, subject.terms.width)
         subject.whole = subject.ask(calls, {**xs, EARLY: torch.cat((early, xs["11"][:, -1:]), 1)})
     return subject.whole
 

@@ -78,7 +78,7 @@ def _complaints(tree: ast.Module) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
             case ast.ImportFrom(module=module, names=names, level=level):
                 if level:
                     yield node, f"relative import of {module}: there is one file"
-                for alias in names:
+                for alias in names if not level else ():
                     yield from ((node, text) for text in _module(f"{module}.{alias.name}"))
             case ast.Attribute(attr=name):
                 yield from ((node, text) for text in _attribute(name))

@@ -20,7 +20,7 @@ from sandbox.gate.errands import Build, Call, Errand, Said
 from sandbox.gate.inside import ERRAND, OUTPUTS, SAID
 from sandbox.limits import Limits
 from sandbox.results import File
-from sandbox.run import Ended, Sandbox
+from sandbox.run import Ended, Outcome, Sandbox
 
 LIMITS = Limits(wall_seconds=30.0, cpu_seconds=30.0, memory_bytes=2 << 30, output_bytes=1 << 16)
 RESULTS = (File(OUTPUTS, "safetensors", 64 << 20), File(SAID, "json", 1 << 20))
@@ -130,7 +130,7 @@ class Subject:
 
 def answer_of(ended: Ended) -> Answer:
     """The answer of a run, also of one that ended badly or wrote something else than was asked."""
-    if ended.outcome != "ok":
+    if ended.outcome is not Outcome.OK:
         return Answer(Said(error=f"the process ended: {ended.outcome} {ended.detail}".strip()))
     try:
         said = Said(**ended.files[SAID])
