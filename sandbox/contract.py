@@ -27,6 +27,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from sandbox.results import printable
 from search_space.primitives import Primitive
 
 FILE, CLASS, CODE = "mixer.py", "Mixer", "X"
@@ -90,12 +91,16 @@ def written(kind: type[nn.Module], max_len: int) -> type[Primitive]:
     return Written
 
 
+def short(said: object) -> str:
+    """Whatever a candidate said, in one line without control characters, cut where it is long."""
+    text = " ".join(printable(str(said)).split())
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+
+
 def told(error: BaseException) -> str:
     """An error of the candidate's code in one line: its type, its text, and the lines of its own file."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [str(frame.lineno) for frame in frames if Path(frame.filename).name == FILE]
     place = f" ({FILE} line {', '.join(lines)})" if lines else ""
-    text = " ".join(str(error).split())
-    if len(text) > LONGEST:
-        text = f"{text[:LONGEST]} ..."
+    text = short(error)
     return (text if isinstance(error, Broken) else f"{type(error).__name__}: {text}") + place

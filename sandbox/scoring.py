@@ -3,6 +3,7 @@
 Evaluation labels and the seed that they are drawn from stay in this process; the loss is computed here, in
 double precision, from logits. The audit has a process compute the logits of prefixes before, and apart
 from, the one that sees the whole rows: where they differ, the model read later tokens, and there is no score.
+Before all that a short training on random labels must end at chance.
 Logits are computed in fp32, whatever training used, so that the audit's bound can be tight.
 
 What it cannot see: that training spent more than it was to, within its limits of time; that a mixer reads
@@ -26,10 +27,11 @@ from evaluator.outcome import CandidateFailure, FailureKind, Metric, Result, Spe
 from evaluator.profiles import profile
 from evaluator.tasks.base import Split, SplitName, Task
 from evaluator.train import Training
-from sandbox.contract import FILE
+from sandbox.contract import FILE, short
 from sandbox.limits import Limits
 from sandbox.results import File
 from sandbox.run import Ended, Outcome, Sandbox
+from sandbox.toys import PATTERN, TOY, Noise
 from sandbox.training import (
     ERRAND,
     LOGITS,
@@ -42,9 +44,16 @@ from sandbox.training import (
 from search_space.presets import preset
 
 CUTS, ROWS = 6, 6  # of the audit: cuts, and rows cut there, each from another document
-CONSISTENT = 2e-3  # of the logits' size: what round-off makes of a prefix (docs/log.md)
+CONSISTENT = (
+    1e-3  # of the logits' size; round-off makes a hundredth of it of a prefix (docs/log.md)
+)
 CHUNK = 64 << 20  # bytes of logits from one process
 GRACE = 30.0  # seconds for a process beside its training
+
+CHANCE = Training(steps=60, batch=32, lr=1e-2)  # on the task that nobody can learn
+LUCK = (
+    0.03  # nats below chance: four deviations of the mean over its 6,144 labels, at 0.6 nats each
+)
 
 LIMITS = Limits(memory_bytes=4 << 30)
 
@@ -98,19 +107,34 @@ def evaluate(job: Sealed, sandbox: Sandbox) -> Result:
     preset.
     """
     metrics: list[Metric] = []
-    spent, seeds, params = Spent(), Seeds.of(job.seed, job.salt), 0
+    spent, seeds = Spent(), Seeds.of(job.seed, job.salt)
     try:
+        require_chance(job.source, sandbox, seeds)
         for label, task in profile(job.profile).named(job.tasks):
             proxy = Proxy(job.pattern, preset(job.preset), task)
             candidate = Candidate(job.source, proxy, sandbox, job.timeout, job.max_params)
             found, cost = candidate.measure(profile(job.profile).training, seeds, job.split)
             metrics += [Metric(f"{label}/{k}", job.split, v) for k, v in found.items()]
-            spent, params = spent + cost, max(params, int(found["params"]))
+            spent += cost
     except CandidateFailure as failure:
         return Result((), spent, failure.kind, failure.detail)
     scores = [m.value for m in metrics if m.name.endswith("/score")]
     score = Metric("score", job.split, sum(scores) / len(scores))
     return Result((score, *metrics), spent)
+
+
+def require_chance(source: str, sandbox: Sandbox, seeds: Seeds) -> None:
+    """Train on what nobody can learn. Raises CandidateFailure (leak) for whoever is better than chance:
+    then no score of this source means anything, whatever let the leak through."""
+    task = Noise()
+    candidate = Candidate(source, Proxy(PATTERN, TOY, task), sandbox, GRACE)
+    found, _ = candidate.measure(CHANCE, seeds, "validation")
+    if found["loss"] < task.chance - LUCK:
+        raise CandidateFailure(
+            FailureKind.LEAK,
+            f"the loss on random labels is {found['loss']:.3f}, chance is {task.chance:.3f}: it reads "
+            "what it is to predict",
+        )
 
 
 @dataclass(frozen=True)
@@ -170,7 +194,7 @@ class Candidate:
         found, said = ended.files[LOGITS], ended.files[SAID]
         detail = said.get("detail") if isinstance(said, dict) else "no answer of ours"
         if detail:
-            raise CandidateFailure(FailureKind.INVALID, f"scoring: {str(detail)[:400]}")
+            raise CandidateFailure(FailureKind.INVALID, f"scoring: {short(detail)}")
         for name, ids in tokens.items():
             _check_logits(found.get(name), (*ids.shape, self.proxy.task.vocab))
         return {name: found[name] for name in tokens}
@@ -272,13 +296,12 @@ def _refuse(said: Any) -> None:
     if not isinstance(said, dict):
         raise CandidateFailure(FailureKind.CRASH, "train: no answer of ours")
     if said.get("tampered"):
-        names = ", ".join(str(name) for name in said["tampered"][:5])
-        raise CandidateFailure(FailureKind.TAMPERED, f"training changed {names[:400]}")
+        raise CandidateFailure(FailureKind.TAMPERED, f"training changed {short(said['tampered'])}")
     if "failure" in said:
         kind = str(said["failure"])
         known = kind in list(FailureKind)
         raise CandidateFailure(
-            FailureKind(kind) if known else FailureKind.CRASH, str(said.get("detail"))[:400]
+            FailureKind(kind) if known else FailureKind.CRASH, short(said.get("detail"))
         )
 
 

@@ -40,7 +40,7 @@ def check(subject: Subject) -> Finding:
     own = structure(subject.source)
     behaves = subject.behaviour = behaviour(subject)
     for known in subject.terms.known:
-        if known.structure == own:
+        if own and known.structure == own:
             return Finding(
                 "fail", f"the same source as {known.name} but for names: propose another"
             )

@@ -18,8 +18,8 @@ from sandbox.gate.subject import Answer, Subject, apart
 BATCH, LENGTHS = 6, (90, 64, 11)
 
 # Largest differences between two honest passes, relative to the output's size, that are still round-off:
-# over the catalogue and 200 random modules the worst was a tenth of these or less (docs/log.md).
-FP32, BF16 = 1e-4, 5e-2
+# over the catalogue and 200 random modules the worst was a quarter of these (docs/log.md).
+FP32, BF16 = 1e-4, 0.1
 
 
 @dataclass(frozen=True)

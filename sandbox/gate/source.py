@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from sandbox.contract import CLASS, FILE, Broken
+from sandbox.contract import CLASS, FILE, short
 from sandbox.gate.certificate import Finding
 from sandbox.gate.errands import Call
 from sandbox.gate.subject import Subject
@@ -28,7 +28,7 @@ CALLS = {
 NAMES = {
     "_C", "_dynamo", "_inductor", "classes", "ctypes", "cuda", "data_ptr", "distributed", "f_back",
     "f_globals", "f_locals", "from_file", "gi_frame", "hub", "jit", "library", "load", "load_library",
-    "load_state_dict", "modules_dict", "multiprocessing", "numpy", "ops", "os", "overrides", "package",
+    "load_state_dict", "multiprocessing", "numpy", "ops", "os", "overrides", "package",
     "profiler", "save", "share_memory_", "sys", "tb_frame", "tofile", "untyped_storage", "utils",
 }  # fmt: skip
 DUNDERS = {"__call__", "__class__", "__doc__", "__init__", "__len__", "__name__", "__post_init__"}
@@ -49,10 +49,8 @@ def check(subject: Subject) -> Finding:
     answer = subject.ask(calls, {"x": subject.normal(6, *shape)}, watch=True)
     answer.y("eval", shape), answer.y("train", shape)
     if answer.said.tampered:
-        names = [str(name) for name in answer.said.tampered]
-        return Finding(
-            "fail", f"changes its surroundings: {', '.join(names[:SHOWN])}; leave them alone"
-        )
+        names = short(", ".join(map(str, answer.said.tampered)))
+        return Finding("fail", f"changes its surroundings: {names}; leave them alone")
     return Finding("pass", f"{len(subject.source.splitlines())} lines; imports, constructs, runs")
 
 
@@ -134,9 +132,3 @@ def _assigned(node: ast.AST, imported: set[str]) -> Iterator[tuple[ast.expr, str
             root = root.value
         if root is not target and isinstance(root, ast.Name) and root.id in imported:
             yield target, f"changes {ast.unparse(target)}: leave other modules as they are"
-
-
-def require_source(source: str) -> None:
-    """Raise Broken for a source that cannot be examined at all."""
-    if "\0" in source or len(source) > 1 << 18:
-        raise Broken(f"{FILE} is no text of up to 256 kB")

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sandbox.contract import FILE, Broken
+from sandbox.contract import FILE, Broken, short
 from sandbox.gate.errands import Build, Call, Errand, Said
 from sandbox.gate.inside import ERRAND, OUTPUTS, SAID
 from sandbox.limits import Limits
@@ -89,9 +89,9 @@ class Answer:
 
     def _came(self, name: str) -> None:
         if self.said.error:
-            raise Broken(self.said.error)
+            raise Broken(short(self.said.error))
         if name in self.said.errors:
-            raise Broken(f"{name}: {self.said.errors[name]}")
+            raise Broken(f"{name}: {short(self.said.errors[name])}")
 
 
 class Subject:
@@ -135,6 +135,7 @@ def answer_of(ended: Ended) -> Answer:
     try:
         said = Said(**ended.files[SAID])
         sound = all(isinstance(part, dict) for part in (said.facts, said.errors))
+        sound = sound and isinstance(said.tampered, list | tuple)
     except TypeError:
         sound = False
     if not sound:

@@ -147,6 +147,11 @@ HOSTILE = {
         "open('out/outputs.safetensors', 'wb').write(save({'x': torch.ones(1)}))\n"
         "open('out/said.json', 'w').write('{\"facts\": 3, \"errors\": [], \"more\": 1}')\nos._exit(0)\n"
     ),
+    "tampered of another kind": (
+        "import os, torch\nfrom safetensors.torch import save\n"
+        "open('out/outputs.safetensors', 'wb').write(save({'eval': torch.ones(2, 8, 32)}))\n"
+        "open('out/said.json', 'w').write('{\"tampered\": 7}')\nos._exit(0)\n"
+    ),
     "facts of another kind": (
         "import os, torch\nfrom safetensors.torch import save\n"
         "open('out/outputs.safetensors', 'wb').write(save({'two': torch.ones(1)}))\n"

@@ -25,9 +25,9 @@ from evaluator.outcome import CandidateFailure, FailureKind
 from evaluator.tasks import mad_task
 from evaluator.tasks.base import Split, Task
 from evaluator.train import Training, train
-from sandbox.gate.learns import TOY, OneSeen
 from sandbox.run import Sandbox
 from sandbox.scoring import Candidate, Prefixes, Sealed, Seeds, evaluate, reads_across
+from sandbox.toys import TOY, Noise, OneSeen
 from sandbox.training import Proxy, TrainingErrand
 from search_space.model import Model
 from search_space.pattern import Pattern
@@ -203,6 +203,19 @@ def test_a_leak_of_the_trained_model_is_caught(sandbox: Sandbox, name: str) -> N
         measured(CHEATS[name].source, sandbox)
     assert failure.value.kind is FailureKind.LEAK
     assert "the future leaks into the past" in failure.value.detail
+
+
+def test_whoever_beats_chance_on_random_labels_has_no_score(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What catches a leak that the audit does not see; here it is switched off."""
+    honest = candidate(tampered(), sandbox, Noise()).measure(scoring.CHANCE, SEEDS, "validation")[0]
+    assert honest["loss"] > Noise().chance
+    monkeypatch.setattr(scoring, "CONSISTENT", float("inf"))
+    job = Sealed(CHEATS["padding leak"].source, "X+M", "mini", "smoke", seed=0, salt=5)
+    result = evaluate(job, sandbox)
+    assert (result.failure, result.metrics) == (FailureKind.LEAK, ())
+    assert "chance is 2.079" in result.detail
 
 
 def test_the_audit_cuts_each_row_once_and_knows_heads_that_read_across() -> None:
