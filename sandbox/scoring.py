@@ -79,9 +79,9 @@ class Seeds:
 class Sealed:
     """All that the evaluation of a written mixer depends on; as `evaluator.evaluate.Job` for patterns.
 
-    ``pattern`` has the mixer as `X`; ``salt`` keeps the held-out data from whoever knows the seed;
-    ``timeout`` bounds the training of
-    each task, in seconds; ``max_params`` bounds the weights that may cross, head and embedding included.
+    ``pattern`` has the mixer as `X`; ``salt`` keeps the held-out data from whoever knows the seed.
+    ``timeout`` bounds the training of each task, in seconds, ``max_params`` the weights that may cross,
+    head and embedding included.
     """
 
     source: str
@@ -104,8 +104,12 @@ def evaluate(job: Sealed, sandbox: Sandbox) -> Result:
     """Train and score on each task of the profile; the score is the mean of the tasks' scores.
 
     The candidate's own fault is returned as a typed failure. Raises ValueError for an unknown profile or
-    preset.
+    preset, and for a profile with a sweep.
     """
+    if profile(job.profile).sweep:
+        raise ValueError(
+            f"profile {job.profile} sweeps trainings; written code takes one: choose another"
+        )
     metrics: list[Metric] = []
     spent, seeds = Spent(), Seeds.of(job.seed, job.salt)
     try:

@@ -43,9 +43,9 @@ def replaced(subject: Subject, other: Answer) -> Finding:
     found = []
     for mode, length, name in cases():
         a, b = (answer.y(name, shape(subject, length)) for answer in (whole(subject), other))
-        gaps = [apart(b[i, : t + 1], a[i, : t + 1]) for i, t in enumerate(cuts(subject, length))]
-        gap, row = max((gap, i) for i, gap in enumerate(gaps))
-        found.append((gap / mode.allowed, gap, mode, length, int(cuts(subject, length)[row])))
+        for i, t in enumerate(cuts(subject, length).tolist()):
+            gap = apart(b[i, : t + 1], a[i, : t + 1], of=a[i])
+            found.append((gap / mode.allowed, gap, mode, length, t))
     share, gap, mode, length, t = max(found, key=lambda one: one[0])
     where = f"after position {t} of {length} ({mode.name})"
     if share > 1:
@@ -86,8 +86,8 @@ def prefix(subject: Subject) -> Finding:
         for mode in EVALUATING:
             key = f"{n} row {i}"
             a = answer.y(f"{mode.name} {key}", alone[key].shape)
-            b = whole(subject).y(f"{mode.name} {n}", shape(subject, n))[i : i + 1, : a.shape[1]]
-            gap = apart(a, b)
+            b = whole(subject).y(f"{mode.name} {n}", shape(subject, n))[i : i + 1]
+            gap = apart(a, b[:, : a.shape[1]], of=b)
             if gap > mode.allowed:
                 raise Broken(
                     f"the first {a.shape[1]} of {n} tokens alone ({mode.name}) give outputs that differ by "

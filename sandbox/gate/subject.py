@@ -54,7 +54,8 @@ class Known:
 class Terms:
     """What a campaign asks of a mixer, and the toy sizes at which it is examined.
 
-    ``max_cost`` is linear, nlogn or quadratic. ``seed`` draws inputs and cuts, by default from the source.
+    ``max_cost`` is linear, nlogn or quadratic. ``seed`` draws inputs and cuts. By default
+    it comes of the source, so that anyone finds the same again; a campaign gives one that no candidate knows.
     """
 
     width: int = 32
@@ -143,10 +144,11 @@ def answer_of(ended: Ended) -> Answer:
     return Answer(said, ended.files[OUTPUTS])
 
 
-def apart(a: Tensor, b: Tensor) -> float:
-    """The largest difference relative to the size (root mean square) of b; 0 for two zeros."""
+def apart(a: Tensor, b: Tensor, of: Tensor | None = None) -> float:
+    """The largest difference relative to the size (root mean square) of b, or of what it is part of; 0
+    for two zeros."""
     difference = (a - b).abs().max().item() if a.numel() else 0.0
     if difference == 0:
         return 0.0
-    size = b.square().mean().sqrt().item()
+    size = (b if of is None else of).square().mean().sqrt().item()
     return difference / size if size and difference == difference else float("inf")
