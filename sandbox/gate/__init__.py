@@ -7,7 +7,7 @@ It does not say whether a mixer is any good; training does.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from sandbox.contract import Broken
 from sandbox.gate import (
@@ -27,6 +27,7 @@ from sandbox.gate.subject import Budget, Known, Subject, Terms
 from sandbox.run import Sandbox
 
 Check = Callable[[Subject], Finding]
+UNBUILT = "it cannot be constructed"
 
 CHECKS: dict[str, Check] = {
     "source": source.check,
@@ -49,14 +50,12 @@ def certify(
     terms: Terms | None = None,
     checks: tuple[str, ...] = tuple(CHECKS),
 ) -> Certificate:
-    """The certificate of a `mixer.py`'s text. A candidate that cannot be constructed fails and is asked
-    nothing more."""
+    """The certificate of a `mixer.py`'s text. A candidate that cannot be constructed, or runs out of time,
+    fails and is asked nothing more."""
     subject, rows = Subject(text, sandbox, terms or Terms()), list[Row]()
     for name in checks:
-        rows.append(_row(name, subject))
-        if name == "source" and rows[0].verdict == "fail" and not _constructs(subject):
-            rows += [Row(n, "skip", "it cannot be constructed", 0.0) for n in checks[1:]]
-            break
+        reason = _hopeless(rows, subject)
+        rows.append(Row(name, "skip", reason, 0.0) if reason else _row(name, subject))
     behaviour = subject.behaviour or ()
     return Certificate(tuple(rows), subject.level, copies.structure(text), behaviour)
 
@@ -70,8 +69,15 @@ def _row(name: str, subject: Subject) -> Row:
     return Row(name, finding.verdict, finding.detail, time.perf_counter() - start)
 
 
-def _constructs(subject: Subject) -> bool:
-    return not subject.ask([], {}).said.error
+def _hopeless(rows: Sequence[Row], subject: Subject) -> str:
+    """Why no further check is worth its processes; empty while they are."""
+    if subject.hung:
+        return "it ran out of time before"
+    last = rows[-1] if rows else None
+    if last and last.detail == UNBUILT and last.verdict == "skip":
+        return UNBUILT
+    refused = last and last.name == "source" and last.verdict == "fail"
+    return UNBUILT if refused and subject.ask([], {}).said.error else ""
 
 
 __all__ = ["CHECKS", "Budget", "Certificate", "Finding", "Known", "Row", "Terms", "certify"]

@@ -11,7 +11,7 @@ from sandbox.gate.subject import Subject, apart
 
 LENGTH, CALLS = 11, 70  # tokens of the input that is repeated, and how often
 LATER = 4118.5 * 86_400  # seconds: years, a season and half a day
-SAME = 1e-6  # of the output's size; on one machine equal calls were bit-equal (docs/log.md)
+SAME = 1e-5  # of the output's size; on one machine equal calls were bit-equal (docs/log.md)
 
 
 def check(subject: Subject) -> Finding:

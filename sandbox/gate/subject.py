@@ -101,6 +101,7 @@ class Subject:
     def __init__(self, source: str, sandbox: Sandbox, terms: Terms) -> None:
         self.source, self.sandbox, self.terms = source, sandbox, terms
         self.level = ""
+        self.hung = False  # a process of it ran out of time, and so would the next
         self.whole: Answer | None = None  # `sandbox.gate.passes`
         self.behaviour: tuple[float, ...] | None = None  # `sandbox.gate.copies`
 
@@ -126,6 +127,7 @@ class Subject:
         files = {FILE: self.source.encode(), ERRAND: pickle.dumps(errand)}
         ended = self.sandbox.run(TASK, files, RESULTS, LIMITS)
         self.level = ended.level
+        self.hung = self.hung or ended.outcome in (Outcome.TIMEOUT, Outcome.CPU)
         return answer_of(ended)
 
 

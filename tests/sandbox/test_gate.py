@@ -8,13 +8,14 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from cheats import BASE, CHEATS, HEAD
 from honest import honest
 from wrapped import wrapped
 
-from sandbox.gate import CHECKS, Budget, Certificate, Known, Terms, certify
+from sandbox.gate import CHECKS, Budget, Certificate, Known, Terms, certify, subject
 from sandbox.gate.copies import angle, catalogue, structure
 from sandbox.gate.cost import growth
 from sandbox.gate.source import complaints
@@ -167,6 +168,19 @@ def test_a_process_that_answers_nonsense_fails_every_check(sandbox: Sandbox, nam
     terms = Terms(budget=Budget(32, 32, 1000, 1e9))
     found = certify(HOSTILE[name] + mixer(SELF), sandbox, terms, checks)
     assert verdicts(found) == dict.fromkeys(checks, "fail")
+
+
+def test_who_hangs_is_asked_once(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject, "LIMITS", replace(subject.LIMITS, wall_seconds=1.0))
+    found = certify(mixer("while True: pass"), sandbox)
+    assert verdicts(found) == {"source": "fail"} | dict.fromkeys(tuple(CHECKS)[1:], "skip")
+    assert "timeout" in found.rows[0].detail
+    assert {row.detail for row in found.rows[1:]} == {"it ran out of time before"}
+
+
+def test_who_cannot_be_constructed_is_asked_once(sandbox: Sandbox) -> None:
+    found = certify("import torch\n", sandbox)
+    assert verdicts(found) == {"source": "fail"} | dict.fromkeys(tuple(CHECKS)[1:], "skip")
 
 
 def test_cost_is_held_against_what_is_allowed(sandbox: Sandbox) -> None:
