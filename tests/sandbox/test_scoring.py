@@ -101,7 +101,7 @@ def test_what_goes_in_holds_neither_evaluation_labels_nor_their_seed() -> None:
     assert Seeds.of(0, 1).held_out != Seeds.of(0, 2).held_out
 
 
-TYPES = (torch.int64, torch.int32, torch.int16, torch.float32, torch.float64)
+TYPES = (torch.int64, torch.int32, torch.int16, torch.float32)
 
 
 def found_in(data: bytes, rows: torch.Tensor) -> bool:
@@ -123,9 +123,9 @@ def memory_of(pid: int) -> Iterator[bytes]:
     regions = Path(f"/proc/{pid}/maps").read_text().splitlines()
     with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
         for region in regions:
-            place, rights = region.split()[:2]
+            place, rights, _, _, inode = region.split()[:5]
             start, end = (int(part, 16) for part in place.split("-"))
-            if rights.startswith("rw") and end - start < 1 << 28:
+            if rights.startswith("rw") and inode == "0" and end - start < 1 << 28:
                 try:
                     memory.seek(start)
                     yield memory.read(end - start)
@@ -140,20 +140,21 @@ def files_of(pid: int) -> Iterator[bytes]:
 
 
 class Spy(threading.Thread):
-    """Searches the newest process of a sandbox again and again, for rows of labels and of inputs."""
+    """Searches the runs of a sandbox again and again, for rows of labels and of inputs."""
 
     def __init__(self, sandbox: Sandbox, held_out: Split) -> None:
         super().__init__()
-        self._sandbox, self._labels, self._inputs = sandbox, telling(held_out), held_out.inputs[-2:]
+        self._sandbox, self._labels, self._inputs = sandbox, telling(held_out), held_out.inputs[-1:]
         self.over = threading.Event()
         self.labels = self.inputs = self.looks = 0
         self.error = ""
 
     def run(self) -> None:
         while not self.over.wait(0.05):
-            for pid in sorted(self._sandbox._broker.processes())[-2:]:
+            for pid in self._sandbox._broker.processes():
                 try:
-                    self._search(pid)
+                    if Path(f"/proc/{pid}/cwd/in/errand.pkl").exists():
+                        self._search(pid)
                 except (FileNotFoundError, ProcessLookupError):
                     continue  # it has ended
                 except PermissionError as error:
@@ -172,7 +173,7 @@ def test_evaluation_labels_never_enter_the_sandbox(sandbox: Sandbox) -> None:
     are found there, which shows that the search works."""
     held_out = RECALL.split("validation", SEEDS.held_out)
     slow = tampered(
-        "import time\n", "time.sleep(4 * (len(x) > 60 and not self.training))\n        "
+        "import time\n", "time.sleep(6 * (len(x) > 60 and not self.training))\n        "
     )
     spy = Spy(sandbox, held_out)
     spy.start()
