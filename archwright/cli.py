@@ -334,6 +334,35 @@ def pattern_(
 
 
 @app.command()
+def gate(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file with a class Mixer.")],
+    max_cost: Annotated[
+        str, typer.Option(help="How its work may grow: linear, nlogn or quadratic.")
+    ] = "quadratic",
+    require_sandbox: Annotated[
+        str, typer.Option(help="The lowest isolation level that will do.")
+    ] = "landlock",
+    unsafe_sandbox: Annotated[
+        bool, typer.Option("--unsafe-sandbox", help="Allow the level `process`: no isolation.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Check a written module: causality, cost and nine other rules, in the sandbox."""
+    with reported(as_json):
+        from archwright import console
+        from archwright.gating import certificate
+
+        found = certificate(file, max_cost, require_sandbox, unsafe_sandbox)
+        if as_json:
+            console.emit(found.plain())
+        else:
+            title = f"{file}: {found.verdict}, in sandbox level {found.level}"
+            console.table(found.plain()["checks"], title, ("name", "verdict", "seconds", "detail"))
+    if found.verdict == "fail":
+        raise typer.Exit(FAILED)
+
+
+@app.command()
 def bench(
     what: Annotated[
         str, typer.Argument(help="evaluator, agents, scaffolds or sandbox")

@@ -17,6 +17,9 @@ class FailureKind(StrEnum):
     NAN = "nan"  # a loss or a logit was not finite
     OOM = "oom"  # it did not fit into memory
     TIMEOUT = "timeout"  # it did not finish within its time
+    CRASH = "crash"  # its process ended without a result, or with one that is none
+    LEAK = "leak"  # its outputs depend on what they must not: later tokens
+    TAMPERED = "tampered"  # it changed the trainer, torch or the clock around it
 
 
 class CandidateFailure(Exception):

@@ -33,8 +33,9 @@ def main() -> None:
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)  # the broker has one thread only
     import torch
 
-    from sandbox import keeper
+    from sandbox import keeper, preload
 
+    preload.load()
     torch.set_num_threads(1)  # a pool of threads would not survive the forks
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the keepers
     gc.collect()

@@ -6,6 +6,7 @@ Trains nothing and knows no task: a task may bring its own head.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -74,32 +75,39 @@ class Fusion(Primitive):
         return sum((part.cost(length) for part in self._parts()), own)
 
 
-def make_primitive(layer: Layer, d_model: int, preset: Preset) -> Primitive:
+Catalogue = Mapping[str, type[Primitive]]
+
+
+def make_primitive(
+    layer: Layer, d_model: int, preset: Preset, catalogue: Catalogue = CATALOGUE
+) -> Primitive:
     """The module of one layer. Raises ValueError for options the primitive refuses."""
     if layer.parts:
         inner = d_model // len(layer.parts)
-        parts = [make_primitive(part, inner, preset) for part in layer.parts]
+        parts = [make_primitive(part, inner, preset, catalogue) for part in layer.parts]
         for part in parts:
             part.attach(None)  # raises ValueError from a part that reads another layer
         Fusion.check_options(layer.options)
         return Fusion(parts, d_model, **dict(layer.options))  # type: ignore[arg-type]
-    kind = CATALOGUE[layer.code]
+    kind = catalogue[layer.code]
     kind.check_options(layer.options)
     return kind(d_model, **{**preset.defaults.get(layer.code, {}), **dict(layer.options)})
 
 
-def make_primitives(pattern: Pattern, preset: Preset) -> list[Primitive]:
+def make_primitives(
+    pattern: Pattern, preset: Preset, catalogue: Catalogue = CATALOGUE
+) -> list[Primitive]:
     """One module for each copy of weights, told in order of application whose keys and values it reads.
 
-    Raises ValueError naming the layer for an option that a primitive refuses, or an `Xa` with nothing
-    to read.
+    ``catalogue`` says what the pattern's codes mean, a written module's among them. Raises ValueError
+    naming the layer for an option that a primitive refuses, or an `Xa` with nothing to read.
     """
     made: dict[int, Primitive] = {}
     source = None
     for number, layer in enumerate(pattern.layers, 1):
         try:
             if layer.weights not in made:
-                made[layer.weights] = make_primitive(layer, preset.width, preset)
+                made[layer.weights] = make_primitive(layer, preset.width, preset, catalogue)
             source = made[layer.weights].attach(source)
         except ValueError as error:
             raise ValueError(f"layer {number} ({layer}): {error}") from error
@@ -128,7 +136,12 @@ class Model(nn.Module):
     """Token ids (B, L) to logits (B, L, vocab); layers that share weights share one block."""
 
     def __init__(
-        self, pattern: Pattern, preset: Preset, vocab: int, head: nn.Module | None = None
+        self,
+        pattern: Pattern,
+        preset: Preset,
+        vocab: int,
+        head: nn.Module | None = None,
+        catalogue: Catalogue = CATALOGUE,
     ) -> None:
         """``head`` maps (B, L, D) to logits; by default an untied linear layer.
 
@@ -137,7 +150,8 @@ class Model(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(vocab, preset.width)
         self.blocks = nn.ModuleList(
-            Block(primitive, preset.width) for primitive in make_primitives(pattern, preset)
+            Block(primitive, preset.width)
+            for primitive in make_primitives(pattern, preset, catalogue)
         )
         self.order = [layer.weights for layer in pattern.layers]
         self.norm = Norm(preset.width)
