@@ -67,7 +67,15 @@ def of(arm: Arm, slots: Sequence[Slot]) -> list[Slot]:
 
 def charged(arm: Arm, slots: Sequence[Slot]) -> int:
     """Slots that count against a quota, written down anew rather than asked of the schedule."""
-    free = {"rate_limited", "overloaded", "server_error", "timeout", "connection", "auth"}
+    free = {
+        "rate_limited",
+        "overloaded",
+        "server_error",
+        "timeout",
+        "connection",
+        "auth",
+        "unrecorded",
+    }
     return sum(s.status != "duplicate" and s.failure not in free for s in of(arm, slots))
 
 
@@ -86,7 +94,7 @@ def test_every_arm_gets_its_whole_quota_unless_it_stopped_or_used_its_attempts(
 ) -> None:
     slots = play(arms, fates, lag).slots
     for arm in arms:
-        stopped = {s.agent for s in slots if s.failure == "auth"}
+        stopped = {s.agent for s in slots if s.failure in ("auth", "unrecorded")}
         exhausted = len(of(arm, slots)) >= ATTEMPTS * arm.quota
         if not exhausted and not set(arm.agents) <= stopped:
             assert charged(arm, slots) == arm.quota
