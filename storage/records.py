@@ -37,6 +37,7 @@ class Node:
     state_bytes: int = 0
     rung: int = 0
     lower: tuple[float | None, ...] = ()  # the scores at the rungs below, where there are any
+    source: str = ""  # of a written candidate
 
     def score_at(self, rung: int) -> float | None:
         """The score at a rung; None where it has none."""
@@ -114,12 +115,13 @@ class CallRecord:
 
 @dataclass(frozen=True)
 class Answer:
-    """An agent's answer to being asked: a pattern with its hypothesis, or a failed proposal."""
+    """An agent's answer to being asked: a pattern or a source with its hypothesis, or a failed proposal."""
 
     operator: str
     reason: str  # of the scaffold's choice of operator and parents
     parents: tuple[int, ...] = ()
     pattern: str | None = None
+    source: str | None = None  # of a written candidate's one file
     hypothesis: str = ""
     reasoning: str = ""
     expected_effect: str = ""
