@@ -142,6 +142,18 @@ class CandidateRecord:
     flops_per_token: float
     state_bytes: int
     name: str | None = None
+    source: str | None = None  # of written code
+
+
+@dataclass(frozen=True)
+class CertificateRecord:
+    """What the gate found of a written candidate: rows of (name, verdict, detail, seconds); its
+    ``prints``; and what it costs in its pattern, 0 where that was not measured."""
+
+    checks: tuple[tuple[str, str, str, float], ...]
+    prints: dict[str, Any]
+    params: int = 0
+    flops_per_token: float = 0.0
 
 
 @dataclass(frozen=True)
