@@ -20,6 +20,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from agents.agent import Agent
+from archwright import written
 from archwright.candidates import composition, job_of, profile_label, space_of
 from archwright.environment import facts
 from archwright.executor import Executor, Fault
@@ -36,14 +37,17 @@ from archwright.setup import (
     arms_of,
     check,
     lag_of,
+    salted,
 )
 from archwright.standings import margin, pooled_deviation
+from archwright.written import Judged
 from evaluator.evaluate import Job, evaluate
 from evaluator.outcome import Result
+from sandbox.gate import Known
 from search_space.pattern import Pattern
 from storage import blobs, database, queries
 from storage.ledger import BLOBS, Ledger
-from storage.models import Evaluation, Proposal
+from storage.models import Candidate, Evaluation, Proposal
 from storage.records import (
     INFRASTRUCTURE,
     Answer,
@@ -55,6 +59,7 @@ from storage.records import (
 )
 
 FAULTS = 3  # attempts at work that ends in infrastructure faults
+INVALID = {"composition": "invalid-pattern", "module": "invalid-source"}
 NOTES = "notes.md"  # the user's own, in the run folder; every prompt carries it
 
 
@@ -125,7 +130,7 @@ class Campaign:
         """
         check(recipe)
         lag = lag_of(recipe, workers)
-        recipe = anchored(recipe).model_copy(update={"workers": workers, "lag": lag})
+        recipe = salted(anchored(recipe)).model_copy(update={"workers": workers, "lag": lag})
         ledger = Ledger(database.create(folder), folder, _session())
         stored, records = recipe.model_dump(mode="json"), agent_records(recipe)
         ledger.begin(recipe.name, stored, recipe.seed, lag, workers, records)
@@ -169,10 +174,10 @@ class Campaign:
 
     def _begin(self) -> None:
         """Take over what an earlier driver left and bring up the agents."""
-        self.started = time.monotonic()
+        self.started, sandbox = time.monotonic(), written.environment(self.recipe)
         self.ledger.recover()
         self.ledger.set_status(self.id, "running", self._seconds())
-        self.ledger.record_environment(self.id, facts())
+        self.ledger.record_environment(self.id, {**facts(), **sandbox})
         notes = self.folder / NOTES
         specs = agent_specs(self.recipe, notes.read_text() if notes.is_file() else "")
         self.agents = {spec.name: Agent(spec) for spec in specs}  # for their quotes
@@ -382,25 +387,34 @@ class Campaign:
 
     def _record(self, slot: int, answer: Answer) -> None:
         state, candidate = self.slots[slot], None
-        if answer.pattern is not None:
+        if answer.failure is None:
             try:
-                candidate = self._candidate(state.agent, answer.pattern)
+                candidate = self._candidate(state.agent, answer)
             except ValueError as error:  # a proposer of the user's own need not have checked
-                answer = replace(answer, failure="invalid-pattern", detail=str(error))
+                answer = replace(answer, failure=INVALID[self.recipe.kind], detail=str(error))
         plans = self._plans(self._seeds(state.agent))
         paid = settlement(answer, state.quote) if answer.calls and state.quote else None
         self.ledger.answer(state.proposal, answer, candidate, plans, paid)
         with self._read() as db:
             self.slots[slot] = self._load(db, db.get_one(Proposal, state.proposal))
 
-    def _candidate(self, agent: str, text: str) -> CandidateRecord:
-        """The candidate of a proposed pattern. Raises ValueError for one outside the space."""
-        pattern = self._pattern(agent, text)
+    def _candidate(self, agent: str, answer: Answer) -> CandidateRecord:
+        """The candidate that was proposed. Raises ValueError for a pattern outside the space, or a source
+        that is none."""
+        if self.recipe.kind == "module" and agent != REFERENCES:
+            return written.module(answer.source, self.recipe)
+        pattern = self._pattern(agent, answer.pattern or "")
         return composition(pattern, self.space.preset, self.names.get(str(pattern)))
 
     def _pattern(self, agent: str, text: str) -> Pattern:
         """A proposed pattern in canonical form. Raises ValueError for one outside the space."""
         return Pattern.parse(text) if agent == REFERENCES else self.space.read(text)
+
+    def _source(self, candidate: Candidate | None) -> str | None:
+        """The source of a written candidate."""
+        if candidate is None or candidate.source_sha is None:
+            return None
+        return blobs.get(self.folder / BLOBS, candidate.source_sha).decode()
 
     def _load(self, db: Session, row: Proposal) -> SlotState:
         """The state of a slot as the ledger has it."""
@@ -417,7 +431,8 @@ class Campaign:
         """Give an answered slot whose evaluations have ended its node."""
         if state.status != "asked" and not state.pending:
             row = db.get_one(Proposal, state.proposal)
-            state.node = queries.node(db, row, self._seeds(state.agent)[0])
+            node = queries.node(db, row, self._seeds(state.agent)[0])
+            state.node = replace(node, source=self._source(row.candidate) or "")
 
     # --------------------------------------------------------------------------------- evaluating
 
@@ -435,14 +450,33 @@ class Campaign:
         free = max(0, self.executor.workers - len(self.running))
         with self._read() as db:
             queued = queries.evaluations(db, "queued")
-            jobs = [(e.id, self._job(db, e)) for e in queued[:free]]
-        for evaluation, job in jobs:
+            jobs = [(e.id, self._work(db, e)) for e in queued[:free]]
+        for evaluation, (task, job) in jobs:
             self.ledger.start(evaluation)
-            self.running[self.executor.submit(evaluate, job)] = evaluation
+            self.running[self.executor.submit(task, job)] = evaluation
         return len(queued[free:])
 
+    def _work(self, db: Session, row: Evaluation) -> tuple[Callable[..., Result], Any]:
+        """The task and the job of an evaluation."""
+        if self.recipe.kind == "composition":
+            return evaluate, self._job(db, row)
+        candidate = row.candidate
+        gated = candidate.kind == "module" and not candidate.prints
+        terms = written.terms_of(self.recipe, self._known(db, candidate)) if gated else None
+        what = candidate.pattern, self._source(candidate), row.seed, row.sealed, row.rung
+        return written.evaluate, written.job_of(self.recipe, *what, terms)
+
+    def _known(self, db: Session, candidate: Candidate) -> list[Known]:
+        """The written candidates that the gate does not want again: those that the same arm had found as
+        far as this one's first slot sees. So what passes depends on no other arm, and not on timing."""
+        first = next(s for s in self.slots if s.candidate == candidate.id)
+        arm = next(arm for arm in self.arms if first.agent in arm.agents)
+        earlier = {s.candidate for s in self.slots[: first.seen] if s.agent in arm.agents}
+        rows = [row for id_, row in queries.candidates(db).items() if id_ in earlier]
+        return [written.known_as(f"candidate {row.id}", row.prints) for row in rows]
+
     def _job(self, db: Session, row: Evaluation) -> Job:
-        """The job of an evaluation, going on from where the rung below stopped."""
+        """The job of a composition, going on from where the rung below stopped."""
         job = job_of(self.recipe, row.candidate.pattern, row.seed, row.sealed, row.rung)
         name = queries.checkpoint(db, row)
         return replace(job, checkpoint=blobs.get(self.folder / BLOBS, name)) if name else job
@@ -466,6 +500,7 @@ class Campaign:
                 result.detail,
                 result.checkpoint,
                 result.facts,
+                result.certificate if isinstance(result, Judged) else None,
             )
         with self._read() as db:
             for state in self.slots:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict
+from typing import Any
 
 from archwright.recipe import Recipe
 from evaluator.evaluate import Job
 from evaluator.profiles import profile
 from evaluator.rungs import shares
 from search_space.pattern import Pattern
-from search_space.presets import preset
+from search_space.presets import Preset, preset
 from search_space.space import Space
 from storage.records import CandidateRecord
 
@@ -28,8 +29,7 @@ def composition(pattern: Pattern, preset_name: str, name: str | None = None) -> 
     size = preset(preset_name)
     space = Space((), 1, len(pattern), preset_name)
     cost = space.cost(pattern)
-    sizes = {k: v for k, v in asdict(size).items() if k not in ("name", "length", "layers")}
-    content = json.dumps(["composition", pattern.hash, sizes], sort_keys=True)
+    content = json.dumps(["composition", pattern.hash, sizes_of(size)], sort_keys=True)
     return CandidateRecord(
         content_hash=hashlib.sha256(content.encode()).hexdigest(),
         kind="composition",
@@ -42,14 +42,20 @@ def composition(pattern: Pattern, preset_name: str, name: str | None = None) -> 
     )
 
 
+def sizes_of(size: Preset) -> dict[str, Any]:
+    """What of a preset a candidate depends on."""
+    return {k: v for k, v in asdict(size).items() if k not in ("name", "length", "layers")}
+
+
 def profile_label(recipe: Recipe) -> str:
     """What is evaluated, as the ledger names it: the profile and a fingerprint of all it says.
 
     A profile that was changed, or narrowed to some of its tasks, is another one: its scores are
-    neither reused nor compared.
+    neither reused nor compared. So is one under the sandbox's protocol: other data, logits in fp32.
     """
     section = recipe.evaluation
-    return f"{section.profile}#{profile(section.profile).narrow(section.tasks).fingerprint}"
+    label = f"{section.profile}#{profile(section.profile).narrow(section.tasks).fingerprint}"
+    return label if recipe.kind == "composition" else f"{label}/{recipe.kind}"
 
 
 def job_of(recipe: Recipe, pattern: str, seed: int, sealed: bool, rung: int) -> Job:

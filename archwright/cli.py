@@ -285,7 +285,7 @@ def _replay_candidate(run: Path, identity: int | None) -> dict[str, Any]:
     from archwright.replay import replay as again
 
     with reading(run) as db:
-        return again(db, identity)
+        return again(db, run_folder(run), identity)
 
 
 def _replay_calls(run: Path) -> dict[str, Any]:

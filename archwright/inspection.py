@@ -48,7 +48,7 @@ def rows(
 def _one(db: Session, folder: Path, what: str, identity: int) -> Rows:
     match what:
         case "candidate":
-            return [report.candidate(db, identity)]
+            return [_candidate(db, folder, identity)]
         case "lineage":
             report.candidate(db, identity)
             return queries.lineage(db, identity)
@@ -56,6 +56,15 @@ def _one(db: Session, folder: Path, what: str, identity: int) -> Rows:
             return [_call(db, folder, identity)]
         case _:
             raise ValueError(f"inspect {what!r} takes no ID: only {', '.join(ONE)} do")
+
+
+def _candidate(db: Session, folder: Path, identity: int) -> dict[str, Any]:
+    """One candidate; of written code with its source, and without the numbers of its fingerprint."""
+    row = report.candidate(db, identity)
+    row["prints"] = {k: v for k, v in row["prints"].items() if k != "behaviour"}
+    digest = row.pop("source_sha")
+    source = blobs.get(folder / BLOBS, digest).decode() if digest else None
+    return row | ({"source": source} if source else {})
 
 
 def _call(db: Session, folder: Path, identity: int) -> dict[str, Any]:

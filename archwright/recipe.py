@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -18,6 +18,7 @@ HERE = Path(__file__).parent
 RECIPES = HERE / "recipes" if (HERE / "recipes").is_dir() else HERE.parent / "runs"
 
 MODEL_PROPOSERS = ("llm", "best-of-n")  # those that `model` and --llm are for
+WRITERS = ("grammar", "fixed")  # those that write source code, for `kind: module`
 RECORDED = "recorded"  # answers from the ledger of an earlier run
 
 
@@ -51,6 +52,17 @@ class SpaceSection(Section):
         if not self.primitives:
             raise ValueError("primitives needs at least one code, e.g. [A, M]")
         return self
+
+
+class ModuleSection(Section):
+    """What written modules are held to, and where they run."""
+
+    pattern: str = "3(X+M)"
+    max_cost: Literal["linear", "nlogn", "quadratic"] = "quadratic"
+    budget: float = Field(default=2.0, gt=0)
+    require_sandbox: Literal["process", "landlock", "bubblewrap"] = "landlock"
+    unsafe_sandbox: bool = False
+    salt: int | None = Field(default=None, ge=0)
 
 
 class EvaluationSection(Section):
@@ -114,6 +126,8 @@ class Recipe(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     description: str = ""
     seed: int = Field(default=0, ge=0, lt=2**31)
+    kind: Literal["composition", "module"] = "composition"
+    module: ModuleSection = ModuleSection()
     space: SpaceSection = SpaceSection()
     evaluation: EvaluationSection = EvaluationSection()
     agents: tuple[AgentSection, ...] = Field(min_length=1)

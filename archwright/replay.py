@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from archwright import written
 from archwright.candidates import job_of
 from archwright.environment import facts
 from archwright.provenance import check_unchanged
+from archwright.recipe import Recipe
 from archwright.report import leaderboard, recipe_of
 from evaluator import memory
 from evaluator.evaluate import evaluate
+from evaluator.outcome import Result
+from storage import blobs
+from storage.ledger import BLOBS
 from storage.models import Candidate, Environment, Evaluation, Measurement
 
 
-def replay(db: Session, identity: int | None) -> dict[str, Any]:
-    """Re-train a candidate (by default the best) as one recorded evaluation and compare.
+def replay(db: Session, folder: Path, identity: int | None) -> dict[str, Any]:
+    """Re-train a candidate (by default the best) of a run as one recorded evaluation and compare.
 
     That is the sealed one if there is one, else that at the highest rung, trained here in one piece.
     Raises ValueError where there is nothing to replay.
@@ -27,22 +33,31 @@ def replay(db: Session, identity: int | None) -> dict[str, Any]:
     recipe = recipe_of(db)
     check_unchanged(recipe, evaluation.profile, evaluation.facts)
     memory.bound(workers=1)
-    pattern, rung = evaluation.candidate.pattern, evaluation.rung
-    job = job_of(recipe, pattern, evaluation.seed, evaluation.sealed, rung)
-    result = evaluate(job)
-    again = result.score(job.split)
+    result = _again(recipe, folder, evaluation)
+    split = "test" if evaluation.sealed else "validation"
+    again = result.score(split)
     return {
         "candidate": chosen,
-        "pattern": job.pattern,
-        "rung": rung,
-        "seed": job.seed,
-        "split": job.split,
+        "pattern": evaluation.candidate.pattern,
+        "rung": evaluation.rung,
+        "seed": evaluation.seed,
+        "split": split,
         "recorded": recorded,
         "replayed": again,
         "match": again == recorded,
         "difference": None if again is None else again - recorded,
         "same_environment": _same_environment(db),
     }
+
+
+def _again(recipe: Recipe, folder: Path, row: Evaluation) -> Result:
+    """The evaluation in this process; of written code in a sandbox, without its gate."""
+    candidate, which = row.candidate, (row.seed, row.sealed, row.rung)
+    if recipe.kind == "composition":
+        return evaluate(job_of(recipe, candidate.pattern, *which))
+    sha = candidate.source_sha
+    source = blobs.get(folder / BLOBS, sha).decode() if sha else None
+    return written.evaluate(written.job_of(recipe, candidate.pattern, source, *which))
 
 
 def _best(db: Session) -> int:

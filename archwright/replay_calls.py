@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from agents.agent import Agent
 from agents.proposers.recorded import RecordedProposer
-from archwright.campaign import NOTES, Campaign
+from archwright.campaign import INVALID, NOTES, Campaign
 from archwright.promotion import Advance
 from archwright.recipe import RECORDED, AgentSection, Recipe
 from archwright.setup import agent_specs
@@ -113,29 +113,39 @@ class Replay(Campaign):
         answer = asyncio.run(agent.propose(view, row.seed))
         proposer = agent.proposer
         then = proposer.calls[view.turn] if isinstance(proposer, RecordedProposer) else ()
-        return Decided(row.slot, "proposal", _then(row, then), self._now(row.agent.name, answer))
+        recorded = _then(row, then)
+        return Decided(row.slot, "proposal", recorded, self._now(row.agent.name, answer))
 
     def _now(self, agent: str, answer: Answer) -> Fields:
-        pattern, failure = None, [answer.failure, answer.detail]
-        if answer.pattern is not None:
+        content, failure = None, [answer.failure, answer.detail]
+        if answer.failure is None:
             try:
-                pattern = str(self._pattern(agent, answer.pattern))
+                content = self._content(agent, answer)
             except ValueError as error:
-                failure = ["invalid-pattern", str(error)]
-        return _fields(answer, failure, list(answer.parents), pattern, answer.calls)
+                failure = [INVALID[self.recipe.kind], str(error)]
+        return _fields(answer, failure, list(answer.parents), content, answer.calls)
+
+    def _content(self, agent: str, answer: Answer) -> str:
+        """What is compared of a candidate; its costs need not be known. Raises ValueError."""
+        if answer.source is not None:
+            return self._candidate(agent, answer).content_hash
+        return str(self._pattern(agent, answer.pattern or ""))
 
 
 def _then(row: Proposal, calls: Sequence[CallRecord]) -> Fields:
-    pattern = row.candidate.pattern if row.candidate else None
+    content, candidate = None, row.candidate
+    if candidate is not None:
+        written = candidate.kind == "module"
+        content = candidate.content_hash if written else candidate.pattern
     parents = [parent.candidate_id for parent in row.parents]
-    return _fields(row, [row.failure, row.detail], parents, pattern, calls)
+    return _fields(row, [row.failure, row.detail], parents, content, calls)
 
 
 def _fields(
     said: Answer | Proposal,
     failure: list[str | None],
     parents: list[int],
-    pattern: str | None,
+    content: str | None,
     calls: Sequence[CallRecord],
 ) -> Fields:
     """What is compared of a proposal, what others follow from first."""
@@ -144,7 +154,7 @@ def _fields(
         "reason": said.reason,
         "parents": parents,
         "failure": failure,
-        "pattern": pattern,
+        "content": content,
         "hypothesis": said.hypothesis,
         "reasoning": said.reasoning,
         "expected_effect": said.expected_effect,

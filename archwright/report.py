@@ -90,7 +90,7 @@ def _row(standing: Standing, candidate: Candidate, agent: str, norm: float) -> d
         "params": candidate.params,
         "flops_per_token": candidate.flops_per_token,
         "flops_ratio": candidate.flops_per_token / norm,
-        "state_bytes": candidate.state_bytes,
+        "state_bytes": candidate.state_bytes if candidate.kind == "composition" else None,
         "agent": agent,
         "evaluations": standing.estimate.n,
     }
@@ -222,6 +222,7 @@ def candidate(db: Session, identity: int) -> dict[str, Any]:
         **columns,
         "proposals": [_proposal(p) for p in proposals],
         "evaluations": [_evaluation(db, e) for e in evaluations],
+        "certificate": queries.certificate(db, identity),
     }
 
 
@@ -262,6 +263,7 @@ def candidates(db: Session, limit: int | None = None) -> list[dict[str, Any]]:
                 "operator": p.operator,
                 "candidate": p.candidate_id,
                 "pattern": p.candidate.pattern if p.candidate else None,
+                "name": p.candidate.name if p.candidate else None,
                 "status": p.status,
                 "rung": p.rung,
                 "score": sum(values) / len(values) if values else None,

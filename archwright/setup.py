@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from agents.agent import Agent, AgentSpec
 from agents.literature import load
 from agents.llm import MissingKey
+from archwright import written
 from archwright.candidates import space_of
 from archwright.recipe import MODEL_PROPOSERS, RECORDED, AgentSection, Recipe, RecipeError
 from archwright.recordings import filled
@@ -36,6 +38,8 @@ def check(recipe: Recipe) -> None:
         for text in recipe.references.patterns.values():
             space_of(recipe).cost(Pattern.parse(text, CATALOGUE))
         _check_rungs(recipe)
+        if recipe.kind == "module":
+            written.check(recipe)
         agents = [Agent(spec) for spec in agent_specs(recipe)]
         _check_keys(agents)
         for agent in agents:
@@ -156,6 +160,14 @@ def _rungs_in_words(recipe: Recipe) -> str:
         "All architectures reach rung 0, and the best of a rung go on to the next. Only scores of one "
         "rung can be compared; longer training raises them."
     )
+
+
+def salted(recipe: Recipe) -> Recipe:
+    """The recipe with a salt, drawn where it has none: who knows it can compute the held-out labels."""
+    if recipe.kind == "composition" or recipe.module.salt is not None:
+        return recipe
+    module = recipe.module.model_copy(update={"salt": secrets.randbits(48)})
+    return recipe.model_copy(update={"module": module})
 
 
 def anchored(recipe: Recipe) -> Recipe:

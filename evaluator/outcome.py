@@ -20,6 +20,7 @@ class FailureKind(StrEnum):
     CRASH = "crash"  # its process ended without a result, or with one that is none
     LEAK = "leak"  # its outputs depend on what they must not: later tokens
     TAMPERED = "tampered"  # it changed the trainer, torch or the clock around it
+    GATE = "gate"  # it failed a check of the gate: its certificate says which
 
 
 class CandidateFailure(Exception):

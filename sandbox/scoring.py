@@ -15,6 +15,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -81,7 +82,7 @@ class Sealed:
 
     ``pattern`` has the mixer as `X`; ``salt`` keeps the held-out data from whoever knows the seed.
     ``timeout`` bounds the training of each task, in seconds, ``max_params`` the weights that may cross,
-    head and embedding included.
+    head and embedding included. ``share`` of the profile's training is done, always from its start.
     """
 
     source: str
@@ -94,6 +95,7 @@ class Sealed:
     sealed: bool = False
     timeout: float = 3600.0
     max_params: int | None = None
+    share: Fraction = Fraction(1)
 
     @property
     def split(self) -> SplitName:
@@ -116,7 +118,8 @@ def evaluate(job: Sealed, sandbox: Sandbox) -> Result:
         require_chance(job.source, sandbox, seeds)
         for label, task in profile(job.profile).named(job.tasks):
             proxy = Proxy(job.pattern, preset(job.preset), task)
-            candidate = Candidate(job.source, proxy, sandbox, job.timeout, job.max_params)
+            limits = job.timeout, job.max_params, job.share
+            candidate = Candidate(job.source, proxy, sandbox, *limits)
             found, cost = candidate.measure(profile(job.profile).training, seeds, job.split)
             metrics += [Metric(f"{label}/{k}", job.split, v) for k, v in found.items()]
             spent += cost
@@ -150,6 +153,7 @@ class Candidate:
     sandbox: Sandbox
     seconds: float  # for training, at most
     max_params: int | None = None
+    share: Fraction = Fraction(1)
 
     def measure(
         self, training: Training, seeds: Seeds, split: SplitName
@@ -171,7 +175,7 @@ class Candidate:
     ) -> tuple[dict[str, Tensor], Spent]:
         """The weights after training, and what it took. Raises CandidateFailure."""
         errand = TrainingErrand(
-            self.proxy, data, training, seeds.initialisation, seeds.order, self.seconds
+            self.proxy, data, training, seeds.initialisation, seeds.order, self.seconds, self.share
         )
         results = (File(WEIGHTS, "safetensors", 1 << 30), File(SAID, "json", 1 << 16))
         ended = self._run("train", errand, {}, results)

@@ -12,6 +12,7 @@ import json
 import pickle
 import time
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ class TrainingErrand:
     initialisation: int
     order: int
     seconds: float | None = None
+    share: Fraction = Fraction(1)  # of the training that is done
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +103,8 @@ def trained(errand: TrainingErrand, mixer: Path) -> tuple[dict[str, Tensor], dic
     model = errand.proxy.model(mixer)
     training = errand.training.of(len(errand.split.inputs))
     optimiser, vocab = adamw(model, training), errand.proxy.task.vocab
-    spent = train_model(model, errand.split, training, errand.order, vocab, deadline, optimiser)
+    data, stop = errand.split, training.until(errand.share)
+    spent = train_model(model, data, training, errand.order, vocab, deadline, optimiser, stop=stop)
     weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
     return weights, {"steps": spent.steps, "tokens": spent.tokens}
 

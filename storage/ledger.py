@@ -27,12 +27,21 @@ from storage.models import (
     Decision,
     Environment,
     Evaluation,
+    GateCheck,
     LLMCall,
     Measurement,
     Proposal,
     ProposalParent,
 )
-from storage.records import AgentRecord, Answer, CallRecord, CandidateRecord, EvaluationPlan, Money
+from storage.records import (
+    AgentRecord,
+    Answer,
+    CallRecord,
+    CandidateRecord,
+    CertificateRecord,
+    EvaluationPlan,
+    Money,
+)
 
 BLOBS = "blobs"
 
@@ -149,7 +158,7 @@ class Ledger:
             else:
                 _settle_lost(db, row)
             if candidate is not None:
-                found = _candidate(db, candidate)
+                found = self._candidate(db, candidate)
                 row.status = "duplicate" if _proposed_before(db, row, found.id) else "accepted"
                 row.candidate_id = found.id
                 _queue(db, found.id, plans)
@@ -177,6 +186,18 @@ class Ledger:
             _queue(db, candidate, plans)
             db.flush()
             return row.id
+
+    def _candidate(self, db: Session, record: CandidateRecord) -> Candidate:
+        """The candidate with this content, made where it is missing."""
+        row = db.scalar(select(Candidate).where(Candidate.content_hash == record.content_hash))
+        if row is None:
+            fields = asdict(record)
+            source = fields.pop("source")
+            kept = None if source is None else self.keep(db, source.encode(), "source")
+            row = Candidate(**fields, source_sha=kept)
+            db.add(row)
+            db.flush()
+        return row
 
     def _call(self, db: Session, proposal: int, call: CallRecord) -> LLMCall:
         numbers = asdict(call)
@@ -222,10 +243,12 @@ class Ledger:
         detail: str = "",
         checkpoint: bytes | None = None,
         facts: Iterable[tuple[str, str]] = (),
+        certificate: CertificateRecord | None = None,
     ) -> None:
         """End an evaluation with its (metric, split, value) rows, or with a failure in their place.
 
         ``facts`` say which data are behind the numbers. A checkpoint is kept until `drop_checkpoints`.
+        A written candidate keeps the first ``certificate`` that it gets.
         """
         with self.transaction() as db:
             row = db.get_one(Evaluation, evaluation)
@@ -241,6 +264,8 @@ class Ledger:
                 Measurement(evaluation_id=evaluation, metric=m, split=s, value=v)
                 for m, s, v in metrics
             )
+            if certificate is not None and not row.candidate.prints:
+                _certify(db, row.candidate, certificate)
 
     def requeue(self, evaluation: int, detail: str) -> None:
         """Put a running evaluation back after an infrastructure fault; it is not scored."""
@@ -289,14 +314,13 @@ def _entry(proposal: Proposal, kind: str, money: Money) -> BudgetEntry:
     )
 
 
-def _candidate(db: Session, record: CandidateRecord) -> Candidate:
-    """The candidate with this content, made where it is missing."""
-    row = db.scalar(select(Candidate).where(Candidate.content_hash == record.content_hash))
-    if row is None:
-        row = Candidate(**asdict(record))
+def _certify(db: Session, candidate: Candidate, found: CertificateRecord) -> None:
+    candidate.prints = found.prints
+    candidate.params, candidate.flops_per_token = found.params, found.flops_per_token
+    for name, verdict, detail, seconds in found.checks:
+        row = GateCheck(candidate_id=candidate.id, name=name, verdict=verdict)
+        row.detail, row.seconds = detail, seconds
         db.add(row)
-        db.flush()
-    return row
 
 
 def _queue(db: Session, candidate: int, plans: Sequence[EvaluationPlan]) -> None:

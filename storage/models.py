@@ -76,9 +76,12 @@ class Candidate(Base):
     name: Mapped[str | None]  # of a reference
     pattern: Mapped[str]
     preset: Mapped[str]
-    params: Mapped[int]
+    params: Mapped[int]  # this and the next of a module: 0 until the gate has measured them
     flops_per_token: Mapped[float]
-    state_bytes: Mapped[int]
+    state_bytes: Mapped[int]  # 0 for a module, of which it is not known
+    source_sha: Mapped[str | None]  # of written code
+    # What the gate recognises a written candidate by when it comes again.
+    prints: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
     created: Mapped[datetime] = mapped_column(default=now)
 
 

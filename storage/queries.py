@@ -19,6 +19,7 @@ from storage.models import (
     Candidate,
     Decision,
     Evaluation,
+    GateCheck,
     LLMCall,
     Measurement,
     Proposal,
@@ -232,6 +233,13 @@ def means(db: Session, wanted: Callable[[str], bool]) -> dict[tuple[int, bool], 
     for candidate, sealed, metric, value in db.execute(query) if names else ():
         table[candidate, sealed][metric] = value
     return table
+
+
+def certificate(db: Session, candidate: int) -> list[dict[str, Any]]:
+    """What the gate found of a written candidate, in the order of its checks."""
+    names = ("name", "verdict", "detail", "seconds")
+    columns = [GateCheck.__table__.columns[name] for name in names]
+    return table(db, select(*columns).filter_by(candidate_id=candidate).order_by(GateCheck.id))
 
 
 def lineage(db: Session, candidate: int) -> list[dict[str, Any]]:

@@ -37,6 +37,7 @@ class Node:
     state_bytes: int = 0
     rung: int = 0
     lower: tuple[float | None, ...] = ()  # the scores at the rungs below, where there are any
+    source: str = ""  # of a written candidate
 
     def score_at(self, rung: int) -> float | None:
         """The score at a rung; None where it has none."""
@@ -114,12 +115,13 @@ class CallRecord:
 
 @dataclass(frozen=True)
 class Answer:
-    """An agent's answer to being asked: a pattern with its hypothesis, or a failed proposal."""
+    """An agent's answer to being asked: a pattern or a source with its hypothesis, or a failed proposal."""
 
     operator: str
     reason: str  # of the scaffold's choice of operator and parents
     parents: tuple[int, ...] = ()
     pattern: str | None = None
+    source: str | None = None  # of a written candidate's one file
     hypothesis: str = ""
     reasoning: str = ""
     expected_effect: str = ""
@@ -140,6 +142,18 @@ class CandidateRecord:
     flops_per_token: float
     state_bytes: int
     name: str | None = None
+    source: str | None = None  # of written code
+
+
+@dataclass(frozen=True)
+class CertificateRecord:
+    """What the gate found of a written candidate: rows of (name, verdict, detail, seconds); its
+    ``prints``; and what it costs in its pattern, 0 where that was not measured."""
+
+    checks: tuple[tuple[str, str, str, float], ...]
+    prints: dict[str, Any]
+    params: int = 0
+    flops_per_token: float = 0.0
 
 
 @dataclass(frozen=True)

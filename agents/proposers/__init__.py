@@ -4,6 +4,7 @@ from agents.proposers.base import Proposer, Request
 from agents.proposers.bayes import BayesProposer
 from agents.proposers.best_of_n import BestOfN
 from agents.proposers.classical import EvolutionProposer, FixedProposer, RandomProposer
+from agents.proposers.grammar import GrammarProposer
 from agents.proposers.model import ModelProposer, ScriptedProposer
 from agents.proposers.recorded import RecordedProposer
 
@@ -12,6 +13,7 @@ PROPOSERS: dict[str, type[Proposer]] = {
     "evolution": EvolutionProposer,
     "bayes": BayesProposer,
     "fixed": FixedProposer,
+    "grammar": GrammarProposer,
     "llm": ModelProposer,
     "best-of-n": BestOfN,
     "scripted": ScriptedProposer,

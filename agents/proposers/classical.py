@@ -39,12 +39,13 @@ class RandomProposer:
 
 
 class FixedProposer:
-    """Proposes the given patterns in turn: the references."""
+    """Proposes the given patterns in turn: the references. Or sources: modules that someone has written."""
 
     scaffold: ClassVar[str] = "one-shot"
 
-    def __init__(self, patterns: Sequence[str]) -> None:
-        self.patterns = tuple(patterns)
+    def __init__(self, patterns: Sequence[str] = (), sources: Sequence[str] = ()) -> None:
+        self.answers = [{"pattern": text} for text in patterns]
+        self.answers += [{"source": text} for text in sources]
 
     def check(self) -> None:
         """It needs nothing."""
@@ -53,7 +54,9 @@ class FixedProposer:
         return None
 
     async def propose(self, request: Request) -> Answer:
-        return request.answer(pattern=self.patterns[request.view.turn], hypothesis="a reference")
+        if request.view.turn >= len(self.answers):
+            return request.answer(failure="exhausted", detail="nothing is left of what was given")
+        return request.answer(**self.answers[request.view.turn], hypothesis="as given")
 
 
 class EvolutionProposer(RandomProposer):

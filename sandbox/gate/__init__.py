@@ -57,7 +57,7 @@ def certify(
         reason = _hopeless(rows, subject)
         rows.append(Row(name, "skip", reason, 0.0) if reason else _row(name, subject))
     behaviour = subject.behaviour or ()
-    return Certificate(tuple(rows), subject.level, copies.structure(text), behaviour)
+    return Certificate(tuple(rows), subject.level, copies.structure(text), behaviour, subject.cost)
 
 
 def _row(name: str, subject: Subject) -> Row:

@@ -29,12 +29,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Certificate:
-    """The rows in the order of the checks; ``prints`` recognise the candidate when it comes again."""
+    """The rows in the order of the checks; structure and behaviour recognise the candidate when it comes
+    again. ``cost`` is its parameters and FLOPs per token at the budget's size, where there was one."""
 
     rows: tuple[Row, ...]
     level: str
     structure: str = ""
     behaviour: tuple[float, ...] = ()
+    cost: tuple[int, float] | None = None
 
     @property
     def verdict(self) -> Verdict:

@@ -120,7 +120,7 @@ def structure(source: str) -> str:
     """The hash of a source's canonical syntax tree; empty for a source that does not parse."""
     try:
         tree = _Canonical().visit(ast.parse(source))
-    except (SyntaxError, ValueError, RecursionError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ""
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 

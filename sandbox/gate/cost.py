@@ -77,6 +77,7 @@ def budget(subject: Subject) -> Finding:
     answer = subject.ask(calls, {"x": x}, **sizes)
     flops = work_of(answer, "work").flops / allowed.length
     params = elements(answer, "weights")
+    subject.cost = params, flops
     said = (
         f"{params:,} weights of {allowed.params:,}, {flops:,.0f} FLOPs a token of "
         f"{allowed.flops_per_token:,.0f}"

@@ -104,6 +104,7 @@ class Subject:
         self.hung = False  # a process of it ran out of time, and so would the next
         self.whole: Answer | None = None  # `sandbox.gate.passes`
         self.behaviour: tuple[float, ...] | None = None  # `sandbox.gate.copies`
+        self.cost: tuple[int, float] | None = None  # `sandbox.gate.cost`
 
     @cached_property
     def seed(self) -> int:

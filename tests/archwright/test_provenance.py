@@ -116,7 +116,7 @@ def test_a_run_goes_on_with_the_data_it_began_with_or_not_at_all(
     with pytest.raises(ValueError, match=sentence) as resumed:
         Campaign.open(folder)
     with reading(folder) as db, pytest.raises(ValueError, match=sentence) as replayed:
-        replay(db, None)
+        replay(db, folder, None)
     assert str(resumed.value) == str(replayed.value)
     assert str(resumed.value).endswith("put the former ones back, or start a new run")
     corpus.unlink()
@@ -127,7 +127,7 @@ def test_a_run_goes_on_with_the_data_it_began_with_or_not_at_all(
     drive(Campaign.open(folder))
     assert rows(folder, "SELECT * FROM evaluation") == before
     with reading(folder) as db:
-        assert replay(db, None)["match"] is True
+        assert replay(db, folder, None)["match"] is True
 
 
 def test_a_profile_that_has_changed_is_said_so(
@@ -142,7 +142,7 @@ def test_a_profile_that_has_changed_is_said_so(
     ):
         Campaign.open(folder)
     with reading(folder) as db, pytest.raises(ValueError, match="profile smoke has changed"):
-        replay(db, None)
+        replay(db, folder, None)
 
 
 def test_a_campaign_is_not_created_without_its_data(tmp_path: Path) -> None:

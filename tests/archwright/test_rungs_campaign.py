@@ -173,9 +173,9 @@ def test_scores_at_a_rung_are_those_of_one_straight_run(plain: tuple[Path, Execu
         if job.checkpoint is not None:
             assert evaluate(replace(job, checkpoint=None)).metrics == TRAINED[job].metrics
     with reading(folder) as db:
-        assert replay(db, None)["match"]
+        assert replay(db, folder, None)["match"]
         seen = next(row for row in report.leaderboard(db) if not row["sealed"] and row["rung"])
-        again = replay(db, seen["candidate"])
+        again = replay(db, folder, seen["candidate"])
     assert (again["rung"], again["match"]) == (1, True)
 
 

@@ -1,0 +1,253 @@
+"""Written modules: canonical form and content hash, and the task that a worker runs: the gate, then sealed
+scoring in the sandbox.
+
+In a campaign of kind `module` the catalogue's own patterns run under the same protocol, as references. The
+sandbox is the worker's own and stays warm between tasks. It decides nothing about candidates and knows
+no ledger.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+from archwright.candidates import sizes_of
+from archwright.recipe import WRITERS, Recipe, RecipeError
+from evaluator.outcome import FailureKind, Result, Spent
+from evaluator.profiles import profile
+from evaluator.rungs import shares
+from sandbox.contract import CODE, FILE
+from sandbox.gate import Budget, Certificate, Known, Terms, certify
+from sandbox.gate.copies import catalogue, structure
+from sandbox.run import Sandbox, SandboxError
+from sandbox.scoring import Sealed
+from sandbox.scoring import evaluate as score
+from search_space.model import layer_cost
+from search_space.pattern import Layer, Pattern
+from search_space.presets import Preset, preset
+from search_space.primitives import CATALOGUE
+from storage.records import CandidateRecord, CertificateRecord
+
+LARGEST = 1 << 18  # characters of a source
+NO_LIMIT = 24 * 3600.0  # seconds of training where the recipe sets none
+# What stands as the file beside a pattern of the catalogue's primitives, which has no `X`.
+UNUSED = """from torch import nn
+
+
+class Mixer(nn.Module):
+    def __init__(self, d_model, max_len, causal):
+        super().__init__()
+
+    def forward(self, x):
+        return x
+"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to do with a candidate; with ``terms`` it must pass the gate first."""
+
+    sealed: Sealed
+    require: str
+    unsafe: bool
+    terms: Terms | None = None
+
+
+@dataclass(frozen=True)
+class Judged(Result):
+    """A result with the certificate, where the gate was asked."""
+
+    certificate: CertificateRecord | None = field(default=None)
+
+
+# ------------------------------------------------------------------------------------ the candidate
+
+
+def pattern_of(text: str) -> Pattern:
+    """The pattern of a written mixer, which is its `X`. Raises ValueError."""
+    pattern = Pattern.parse(text, (*CATALOGUE, CODE))
+    if CODE not in {layer.code for layer in pattern.layers}:
+        raise ValueError(f"module.pattern {text!r} has no {CODE}, the written mixer: write 3(X+M)")
+    return pattern
+
+
+def module(source: str | None, recipe: Recipe) -> CandidateRecord:
+    """The candidate of a source in the recipe's pattern. Its identity is the source's syntax tree without
+    layout, comments and names, the pattern, and the preset's sizes. Raises ValueError."""
+    if source is None or not 0 < len(source) <= LARGEST or "\0" in source:
+        raise ValueError(f"kind: module needs {FILE} as text of up to {LARGEST:,} characters")
+    text = structure(source) or hashlib.sha256(source.encode()).hexdigest()
+    pattern, size = pattern_of(recipe.module.pattern), preset(recipe.space.preset)
+    content = json.dumps(["module", text, pattern.hash, sizes_of(size)], sort_keys=True)
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    name = f"mixer-{digest[:8]}"
+    return CandidateRecord(
+        digest, "module", str(pattern), size.name, 0, 0.0, 0, name=name, source=source
+    )
+
+
+def cost_in(
+    pattern: Pattern, size: Preset, params: int, flops_per_token: float
+) -> tuple[int, float]:
+    """Parameters and FLOPs per token of a pattern whose `X` has these; as `pattern_cost` counts them."""
+    own = params, flops_per_token
+    known = {x.code: layer_cost(Layer(x.code, x.options), size) for x in _others(pattern)}
+    costs = {c: (cost.params, cost.flops_per_token) for c, cost in known.items()} | {CODE: own}
+    copies = {layer.weights: layer.code for layer in pattern.layers}
+    norms = size.width * (len(copies) + 1)
+    return (
+        norms + sum(costs[code][0] for code in copies.values()),
+        sum(costs[layer.code][1] for layer in pattern.layers),
+    )
+
+
+def _others(pattern: Pattern) -> list[Layer]:
+    return [layer for layer in pattern.layers if layer.code != CODE]
+
+
+# ----------------------------------------------------------------------------------------- the job
+
+
+def job_of(
+    recipe: Recipe,
+    pattern: str,
+    source: str | None,
+    seed: int,
+    sealed: bool,
+    rung: int,
+    terms: Terms | None = None,
+) -> Job:
+    """The evaluation of a candidate under a recipe of kind `module`; a reference has no source."""
+    section, chosen = recipe.evaluation, recipe.module
+    share: Fraction = shares(recipe.rungs.count, recipe.rungs.eta)[rung]
+    work = Sealed(
+        source=UNUSED if source is None else source,
+        pattern=pattern,
+        preset=recipe.space.preset,
+        profile=section.profile,
+        seed=seed,
+        salt=chosen.salt or 0,
+        tasks=section.tasks,
+        sealed=sealed,
+        timeout=section.timeout_seconds or NO_LIMIT,
+        share=share,
+    )
+    return Job(work, chosen.require_sandbox, chosen.unsafe_sandbox, terms)
+
+
+def terms_of(recipe: Recipe, known: Sequence[Known]) -> Terms:
+    """What the gate asks: cost class, the budget in layers of attention, none of the known mixers."""
+    size, chosen = preset(recipe.space.preset), recipe.module
+    attention = layer_cost(Layer("A"), size)
+    params = int(chosen.budget * attention.params)
+    flops = chosen.budget * attention.flops_per_token
+    budget = Budget(size.width, size.length, params, flops)
+    return Terms(max_cost=chosen.max_cost, budget=budget, known=tuple(known))
+
+
+def known_as(name: str, prints: dict[str, Any]) -> Known:
+    """A candidate that the gate has seen, by what the ledger kept of it."""
+    return Known(name, prints.get("structure", ""), tuple(prints.get("behaviour", ())))
+
+
+# ---------------------------------------------------------------------------------------- the task
+
+
+def evaluate(job: Job) -> Judged:
+    """The gate where it is asked for, then training and scoring, all in the sandbox.
+
+    A candidate's fault is a typed failure, the gate's with the checks that failed. Raises SandboxError
+    for a fault of the sandbox, which is infrastructure's.
+    """
+    try:
+        return _judged(job, _sandbox(job.require, job.unsafe))
+    except SandboxError:
+        _sandbox.cache_clear()  # the next task starts another
+        raise
+
+
+def _judged(job: Job, sandbox: Sandbox) -> Judged:
+    facts, record = (("sandbox", sandbox.level), *_facts(job.sealed)), None
+    if job.terms is not None:
+        found = certify(job.sealed.source, sandbox, _beside_the_catalogue(job.terms))
+        record = _record(found, job.sealed)
+        if found.verdict == "fail":
+            detail = "; ".join(f"{r.name}: {r.detail}" for r in found.rows if r.verdict == "fail")
+            spent = Spent(seconds=sum(row.seconds for row in found.rows))
+            return Judged((), spent, FailureKind.GATE, detail, facts, certificate=record)
+    result = score(job.sealed, sandbox)
+    return Judged(
+        result.metrics, result.spent, result.failure, result.detail, facts, certificate=record
+    )
+
+
+def _facts(job: Sealed) -> tuple[tuple[str, str], ...]:
+    tasks = profile(job.profile).named(job.tasks)
+    return tuple((f"{n}/{k}", v) for n, task in tasks for k, v in task.provenance().items())
+
+
+def _beside_the_catalogue(terms: Terms) -> Terms:
+    """The terms with the catalogue among what is known."""
+    known = (*catalogue(), *terms.known)
+    return Terms(max_cost=terms.max_cost, budget=terms.budget, known=known)
+
+
+def _record(found: Certificate, job: Sealed) -> CertificateRecord:
+    rows = tuple((r.name, r.verdict, r.detail, r.seconds) for r in found.rows)
+    prints = {"structure": found.structure, "behaviour": found.behaviour, "level": found.level}
+    if found.cost is None:
+        return CertificateRecord(rows, prints)
+    whole = cost_in(pattern_of(job.pattern), preset(job.preset), *found.cost)
+    return CertificateRecord(rows, prints, *whole)
+
+
+@lru_cache(maxsize=1)
+def _sandbox(require: str, unsafe: bool) -> Sandbox:
+    """This process's own sandbox, for as long as it lives. Raises SandboxError."""
+    sandbox = Sandbox(require=require, unsafe=unsafe)
+    atexit.register(sandbox.close)
+    return sandbox
+
+
+# ----------------------------------------------------------------------------------------- checks
+
+
+def check(recipe: Recipe) -> None:
+    """Raise ValueError for what a recipe of kind `module` cannot have."""
+    pattern = pattern_of(recipe.module.pattern)
+    for layer in _others(pattern):
+        if layer.parts:
+            raise ValueError(f"module.pattern {pattern}: it takes no fusion, write plain layers")
+    chosen = profile(recipe.evaluation.profile)
+    if chosen.sweep:
+        raise ValueError(
+            f"evaluation.profile {chosen.name} trains in several ways, written code in one: choose "
+            "another, such as mad"
+        )
+    for agent in (*recipe.agents, *recipe.controls):
+        if agent.proposer not in WRITERS and ":" not in agent.proposer:
+            raise RecipeError(
+                f"agent {agent.name}: proposer {agent.proposer} writes no modules: kind: module takes "
+                f"{', '.join(WRITERS)}, or a class of yours as package.module:Class"
+            )
+
+
+def environment(recipe: Recipe) -> dict[str, str]:
+    """The isolation level that holds here, for the ledger; nothing for compositions.
+
+    Raises ValueError where none does that is good enough.
+    """
+    if recipe.kind == "composition":
+        return {}
+    section = recipe.module
+    try:
+        with Sandbox(require=section.require_sandbox, unsafe=section.unsafe_sandbox) as sandbox:
+            return {"sandbox": sandbox.level}
+    except SandboxError as error:
+        raise ValueError(f"no sandbox to run written code in: {error}") from error
