@@ -9,7 +9,7 @@ run: $(STAMP) bubblewrap
 	$(BIN)/archwright run
 
 test: $(STAMP) bubblewrap
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --durations 25
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

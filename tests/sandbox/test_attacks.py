@@ -1,10 +1,15 @@
-"""Every hostile program, at every level, as root and as an ordinary user. That they succeed outside is in
-test_controls.
+"""Every hostile program, at every level, as root and as an ordinary user; and outside of a sandbox, where it
+must reach its goal: what fails everywhere proves nothing.
 
-One process per level and user runs them all (`stage`); each program is a test of its own here.
+One process per level and user runs them all (`stage`); each program is a test of its own here. All are in
+one file, and so on one worker: the state of the host is looked at, which those outside do change.
 """
 
 from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hostile import ATTACKS
@@ -35,3 +40,22 @@ def test_nothing_is_left_for_the_next_run(who: str, level: str) -> None:
 def test_there_are_enough_of_them() -> None:
     assert len(ATTACKS) >= 40
     assert all(attack.tries for attack in ATTACKS.values())
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("who", OURS)
+def test_the_attack_works_outside(who: str, name: str) -> None:
+    expected = None
+    if ATTACKS[name].control == "any" or (ATTACKS[name].control == "root" and who == "root"):
+        expected = True
+    assert stage(who, "outside")[name] is expected, ATTACKS[name].tries
+
+
+def test_a_naive_import_is_hijacked(tmp_path: Path) -> None:
+    """The control of import-hijack: a script's own folder comes first for a plain interpreter."""
+    for name, text in ATTACKS["import-hijack"].inputs.items():
+        (tmp_path / name).write_text(text)
+    script = tmp_path / "attack.py"
+    script.write_text("import torch; print(torch.hijacked)")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert done.stdout == "True\n"
