@@ -245,13 +245,13 @@ def test_a_copy_is_known_by_what_it_computes(sandbox: Sandbox) -> None:
 
 
 def test_the_structure_ignores_names_comments_and_layout() -> None:
-    source = honest(2)
+    source = honest(1)
     renamed = ast.unparse(ast.parse(source))  # without comments and layout
     for old, new in (
         ("self.heads", "self.groups"),
         ("scores", "s"),
-        ("gap", "g"),
     ):
+        assert old in renamed
         renamed = renamed.replace(old, new)
     assert renamed != source
     assert structure(renamed) == structure(source)
