@@ -274,8 +274,8 @@ def test_the_same_recipe_and_seed_give_the_same_run(desk: Desk) -> None:
 @pytest.mark.usefixtures("campaigns")
 def test_an_interrupt_saves_all_and_says_how_to_go_on(desk: Desk) -> None:
     """Ctrl-C in a terminal: the signal goes to the whole group, Ray's processes among them."""
-    settings = ["--set", "budget.evaluations=80", "--set", "controls=[]", "--set", "workers=1"]
-    settings += ["--set", "space.layers=[4, 8]"]  # of fewer patterns it runs out before the signal
+    settings = ["--set", "budget.evaluations=2000", "--set", "controls=[]", "--set", "workers=1"]
+    settings += ["--set", "space.layers=[4, 8]"]  # more than it can do before the signal
     process = desk.start("run", "mine.yaml", "--out", "interrupted", *settings)
     try:
         wait_for(desk, process, "interrupted", done=3)
