@@ -6,8 +6,8 @@ from, the one that sees the whole rows: where they differ, the model read later 
 Before all that a short training on random labels must end at chance.
 Logits are computed in fp32, whatever training used, so that the audit's bound can be tight.
 
-What it cannot see: that training spent more than it was to, within its limits of time; that a mixer reads
-other rows of the batch, which gains it nothing. It does not isolate (`sandbox.run` does).
+What it cannot see: what a mixer's gradients were made of (`sandbox.training` says what they can do); that a
+mixer reads other rows of the batch, which gains it nothing. It does not isolate (`sandbox.run` does).
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ from evaluator.tasks.base import Split, SplitName, Task
 from evaluator.train import Training
 from sandbox.contract import FILE, short
 from sandbox.limits import Limits
+from sandbox.remote import refuse
 from sandbox.results import File
 from sandbox.run import Ended, Outcome, Sandbox
 from sandbox.toys import PATTERN, TOY, Noise
 from sandbox.training import (
+    DATA,
     ERRAND,
     LOGITS,
     SAID,
@@ -175,12 +177,16 @@ class Candidate:
     ) -> tuple[dict[str, Tensor], Spent]:
         """The weights after training, and what it took. Raises CandidateFailure."""
         errand = TrainingErrand(
-            self.proxy, data, training, seeds.initialisation, seeds.order, self.seconds, self.share
-        )
+            self.proxy, training, seeds.initialisation, seeds.order, self.seconds, self.share,
+            confined=self.sandbox.level != "process",
+        )  # fmt: skip
+        inputs = {DATA: save({n: getattr(data, n).contiguous() for n in ("inputs", "labels")})}
         results = (File(WEIGHTS, "safetensors", 1 << 30), File(SAID, "json", 1 << 16))
-        ended = self._run("train", errand, {}, results)
+        ended = self._run("train", errand, inputs, results)
         said, weights = ended.files[SAID], ended.files[WEIGHTS]
-        _refuse(said)
+        if not isinstance(said, dict):  # at level `process` anyone may have written it
+            raise CandidateFailure(FailureKind.CRASH, "train: no answer of ours")
+        refuse(said)
         self._check(weights)
         steps, tokens = (_count(said, key) for key in ("steps", "tokens"))
         return weights, Spent(steps, tokens, 0.0, ended.seconds)
@@ -297,20 +303,6 @@ def failure_of(ended: Ended, task: str) -> CandidateFailure:
     }
     kind = kinds.get(ended.outcome, FailureKind.CRASH)
     return CandidateFailure(kind, f"{task}: {ended.outcome} {ended.detail}".strip())
-
-
-def _refuse(said: Any) -> None:
-    """Raise CandidateFailure for what the training process says went wrong."""
-    if not isinstance(said, dict):
-        raise CandidateFailure(FailureKind.CRASH, "train: no answer of ours")
-    if said.get("tampered"):
-        raise CandidateFailure(FailureKind.TAMPERED, f"training changed {short(said['tampered'])}")
-    if "failure" in said:
-        kind = str(said["failure"])
-        known = kind in list(FailureKind)
-        raise CandidateFailure(
-            FailureKind(kind) if known else FailureKind.CRASH, short(said.get("detail"))
-        )
 
 
 def _count(said: Mapping[str, Any], key: str) -> int:

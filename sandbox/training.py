@@ -1,9 +1,12 @@
 """Runs beside a written mixer, in the sandbox: trains the model round it, or computes its logits.
 
-The two are tasks of separate processes. Training gets inputs and training labels, and leaves weights;
+The two are tasks of separate runs. Training gets inputs and training labels, and leaves weights;
 `logits` gets weights and token ids, and leaves float32 logits. Neither gets an evaluation label or the seed
 of one, and neither scores: `sandbox.scoring` does, outside. The pickles read here are the supervisor's.
-It knows the CPU only.
+
+Training is two processes. The trainer has all of the model but the mixers' code: embedding, other layers,
+head, the data, the loss, the optimiser, the clock and the count of steps, and runs no line of the
+candidate's. The candidate's process (`sandbox.remote`) sees no token and no label. It knows the CPU only.
 """
 
 from __future__ import annotations
@@ -11,30 +14,35 @@ from __future__ import annotations
 import json
 import pickle
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from evaluator import memory
 from evaluator.evaluate import SCORING_BATCH, classified
 from evaluator.outcome import CandidateFailure, FailureKind
 from evaluator.tasks.base import Split, Task
-from evaluator.train import Training, adamw
+from evaluator.train import Training
 from evaluator.train import train as train_model
+from sandbox.apart import Apart, Ask, Gone, Reply
 from sandbox.contract import CODE, FILE, load, told, written
+from sandbox.remote import Remote, checkpoint, connect, put, refuse, serve
 from sandbox.tampering import Watch
 from search_space.model import Model
 from search_space.pattern import Pattern
 from search_space.presets import Preset
 from search_space.primitives import CATALOGUE
 
-ERRAND, WEIGHTS, LOGITS, SAID = (
+ERRAND, DATA, WEIGHTS, LOGITS, SAID = (
     "errand.pkl",
+    "data.safetensors",
     "weights.safetensors",
     "logits.safetensors",
     "said.json",
@@ -49,25 +57,25 @@ class Proxy:
     preset: Preset
     task: Task
 
-    def model(self, mixer: Path) -> Model:
-        """A new model. Raises ValueError, and whatever the mixer's code raises."""
-        catalogue = {**CATALOGUE, CODE: written(load(mixer), self.task.length)}
+    def model(self, kind: type[nn.Module]) -> Model:
+        """A new model with mixers of this class. Raises ValueError, and whatever the mixer's code raises."""
+        catalogue = {**CATALOGUE, CODE: written(kind, self.task.length)}
         pattern = Pattern.parse(self.pattern, catalogue)
         head = self.task.head(self.preset.width)
         return Model(pattern, self.preset, self.task.vocab, head, catalogue)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class TrainingErrand:
-    """All that training gets: the model, its data with training labels, how to train, and two seeds."""
+    """All that training gets beside its data: the model, how to train, and two seeds."""
 
     proxy: Proxy
-    split: Split
     training: Training
     initialisation: int
     order: int
     seconds: float | None = None
     share: Fraction = Fraction(1)  # of the training that is done
+    confined: bool = True  # not at level `process`
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,34 +87,53 @@ class LogitsErrand:
 
 
 def train(folder: Path) -> None:
-    """`in/errand.pkl` and `in/mixer.py` to `out/weights.safetensors` and `out/said.json`."""
+    """`errand.pkl`, `data.safetensors` and `mixer.py` to `weights.safetensors` and `said.json`.
+
+    The data are read when the candidate's process has been forked, and are closed to it.
+    """
     errand: TrainingErrand = pickle.loads((folder / "in" / ERRAND).read_bytes())
     torch.set_num_threads(1)
     memory.keep_freed()
-    watch, weights = Watch(), dict[str, Tensor]()
-    try:
-        with classified():
-            weights, said = trained(errand, folder / "in" / FILE)
-    except CandidateFailure as failure:
-        said = {"failure": failure.kind, "detail": failure.detail}
-    except Exception as error:  # noqa: BLE001 - the border: any error of written code is its own
-        said = {"failure": FailureKind.INVALID, "detail": told(error)}
-    said["tampered"] = watch.changed()
+    mixer, weights = folder / "in" / FILE, dict[str, Tensor]()
+    with Apart(partial(candidate, errand, mixer), mixer, errand.confined) as other:
+        try:
+            weights, said = trained(errand, load_file(folder / "in" / DATA), other)
+        except CandidateFailure as failure:
+            said = {"failure": failure.kind, "detail": failure.detail}
+        except Gone as error:
+            said = {"failure": FailureKind.CRASH, "detail": str(error)}
     (folder / "out" / WEIGHTS).write_bytes(save(weights))
     (folder / "out" / SAID).write_text(json.dumps(said))
 
 
-def trained(errand: TrainingErrand, mixer: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The weights after training and what it took. Raises CandidateFailure, and the mixer's errors."""
+def trained(
+    errand: TrainingErrand, data: Mapping[str, Tensor], other: Apart
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights after training and what it took. Raises CandidateFailure and Gone."""
     deadline = None if errand.seconds is None else time.perf_counter() + errand.seconds
     torch.manual_seed(errand.initialisation)
-    model = errand.proxy.model(mixer)
-    training = errand.training.of(len(errand.split.inputs))
-    optimiser, vocab = adamw(model, training), errand.proxy.task.vocab
-    data, stop = errand.split, training.until(errand.share)
-    spent = train_model(model, data, training, errand.order, vocab, deadline, optimiser, stop=stop)
-    weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    return weights, {"steps": spent.steps, "tokens": spent.tokens}
+    model = errand.proxy.model(Remote)
+    connect(model, other)
+    split = Split(data["inputs"], data["labels"])
+    training = errand.training.of(len(split.inputs))
+    vocab, stop = errand.proxy.task.vocab, training.until(errand.share)
+    spent = train_model(model, split, training, errand.order, vocab, deadline, stop=stop)
+    refuse(other.finish())
+    return checkpoint(model), {"steps": spent.steps, "tokens": spent.tokens}
+
+
+def candidate(errand: TrainingErrand, mixer: Path, ask: Ask, reply: Reply) -> None:
+    """Build the model, give its mixers' initial state, then answer for them until training is over."""
+    watch, facts = Watch(), dict[str, Any]()
+    try:
+        with classified():
+            torch.manual_seed(errand.initialisation)
+            serve(errand.proxy.model(load(mixer)), errand.training.dtype, ask, reply)
+    except CandidateFailure as failure:
+        facts = {"failure": failure.kind, "detail": failure.detail}
+    except Exception as error:  # noqa: BLE001 - the border: any error of written code is its own
+        facts = {"failure": FailureKind.INVALID, "detail": told(error)}
+    reply({**facts, "tampered": watch.changed()}, {})
 
 
 @torch.no_grad()
@@ -116,8 +143,8 @@ def logits(folder: Path) -> None:
     torch.set_num_threads(1)
     outputs, said = dict[str, Tensor](), {"detail": ""}
     try:
-        model = errand.proxy.model(folder / "in" / FILE)
-        model.load_state_dict(load_file(folder / "in" / WEIGHTS))
+        model = errand.proxy.model(load(folder / "in" / FILE))
+        put(model, load_file(folder / "in" / WEIGHTS))
         model.eval()
         for name, tokens in errand.tokens.items():
             parts = [model(part.long()).float() for part in tokens.split(SCORING_BATCH)]

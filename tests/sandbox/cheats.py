@@ -163,7 +163,7 @@ def forward(self, x):
         self.calls += 1
     return self.peek(x) if self.calls > 40 else self.out(self.honest(x))
 """,
-        "learns",
+        "determinism",
     ),
     "self.training": cheat(
         """

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from pathlib import Path
 import pytest
 import torch
 from cheats import BASE, CHEATS, HEAD
+from safetensors.torch import load_file, save, save_file
 from wrapped import wrapped
 
 import sandbox.scoring as scoring
@@ -25,6 +28,7 @@ from evaluator.outcome import CandidateFailure, FailureKind
 from evaluator.tasks import mad_task
 from evaluator.tasks.base import Split, Task
 from evaluator.train import Training, train
+from sandbox.remote import Remote
 from sandbox.run import Sandbox
 from sandbox.scoring import Candidate, Prefixes, Sealed, Seeds, evaluate, reads_across
 from sandbox.toys import TOY, Noise, OneSeen
@@ -71,6 +75,9 @@ def test_the_score_is_that_of_a_plain_evaluation(sandbox: Sandbox) -> None:
     task = OneSeen()
     torch.manual_seed(SEEDS.initialisation)
     model = Model(Pattern.parse("A+M"), preset, task.vocab, task.head(preset.width))
+    torch.manual_seed(SEEDS.initialisation)  # all but the mixer begins as the trainer draws it
+    rest = Proxy("X+M", preset, task).model(Remote).state_dict()
+    model.load_state_dict(rest, strict=False)
     train(model, task.split("train", SEEDS.train), TRAINING, SEEDS.order, task.vocab)
     plain = score(model, task.split("validation", SEEDS.held_out), TRAINING)
     sealed = measured(wrapped("A"), sandbox)
@@ -92,8 +99,8 @@ def test_what_goes_in_holds_neither_evaluation_labels_nor_their_seed() -> None:
     held_out = RECALL.split("validation", SEEDS.held_out)
     data = RECALL.split("train", SEEDS.train)
     proxy = Proxy("X+M", TOY, RECALL)
-    errand = TrainingErrand(proxy, data, TRAINING, SEEDS.initialisation, SEEDS.order)
-    inside = pickle.dumps(errand)
+    errand = TrainingErrand(proxy, TRAINING, SEEDS.initialisation, SEEDS.order)
+    inside = pickle.dumps(errand) + save({"inputs": data.inputs, "labels": data.labels})
     assert not found_in(inside, telling(held_out))
     assert found_in(inside, data.labels[:2])  # the search works
     for seed in (SEEDS.held_out, Seeds.of(0, 18).held_out):
@@ -190,11 +197,7 @@ def test_evaluation_labels_never_enter_the_sandbox(sandbox: Sandbox) -> None:
     assert spy.labels == 0
 
 
-LEAKS = (
-    "behind a parameter that starts at zero",
-    "call counter among the weights",
-    "self.training, the other way",
-)
+LEAKS = ("behind a parameter that starts at zero", "self.training, the other way")
 
 
 @pytest.mark.parametrize("name", LEAKS)
@@ -251,7 +254,12 @@ trainer.train_step = longer
 """
 CLAIMS = """
 import sandbox.training as trainer
-trainer.trained = lambda errand, mixer: ({}, {"steps": 10**6, "tokens": 10**9, "loss": 0.0})
+trainer.trained = lambda errand, data, other: ({}, {"steps": 10**6, "tokens": 10**9, "loss": 0.0})
+"""
+COUNTS = """
+from evaluator.train import Training
+Training.until = lambda self, share: 10 * self.steps
+Training.rate = lambda self, step: 1.0
 """
 OPTIMISER = CHEATS["the optimiser"].source.partition("\nclass Mixer")[0].partition("nn\n")[2]
 CLOCK = "\nimport time\ntime.perf_counter = lambda: 0.0\ntime.time = lambda: 0.0\n"
@@ -290,25 +298,44 @@ sandbox.tampering.Watch.changed = lambda self: []
 
 
 @pytest.mark.parametrize(
-    "top", [TORCH, BACKWARD, ARGMAX, CLAIMS, CLOCK, RNG],
-    ids=["torch", "tensor", "metric", "claims", "clock", "rng"],
+    "top", [TORCH, BACKWARD, ARGMAX, TRAINER, OPTIMISER, CLAIMS, CLOCK, COUNTS],
+    ids=["torch", "tensor", "metric", "trainer", "optimiser", "claims", "clock", "steps"],
 )  # fmt: skip
-def test_tampering_that_hides_gains_nothing(
+def test_what_is_not_in_its_process_cannot_be_reached(
     sandbox: Sandbox, honest: dict[str, float], top: str
 ) -> None:
-    """The watch itself is deceived: no score, or none that is better.
+    """The watch itself is deceived; training goes on to the same bits."""
+    assert measured(tampered(HIDDEN + top), sandbox, LONG) == honest
 
-    Not so a trainer or an optimiser that hides and takes more steps than it says: it gains what more
-    training gains, up to the limit of time (said in `sandbox.scoring`).
-    """
-    try:
-        found = measured(tampered(HIDDEN + top), sandbox, LONG)
-    except CandidateFailure:
-        return
-    assert found["loss"] >= honest["loss"] - NOISE
+
+def test_of_the_generator_it_reaches_its_own_first_weights(
+    sandbox: Sandbox, honest: dict[str, float]
+) -> None:
+    found = measured(tampered(HIDDEN + RNG), sandbox, LONG)
+    assert abs(found["loss"] - honest["loss"]) < NOISE
 
 
 NOISE = 0.02  # nats, between data orders; what a real gain would be far above: the loss starts at 2
+
+
+def test_unconfined_it_trains_to_the_same_weights(sandbox: Sandbox, tmp_path: Path) -> None:
+    """As at level `process`, which this user may not be allowed."""
+    data, proxy = OneSeen().split("train", SEEDS.train), Proxy("X+M", TOY, OneSeen())
+    errand = TrainingErrand(proxy, TRAINING, SEEDS.initialisation, SEEDS.order, confined=False)
+    for name in ("in", "out"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "in" / "mixer.py").write_text(tampered())
+    (tmp_path / "in" / "errand.pkl").write_bytes(pickle.dumps(errand))
+    save_file({"inputs": data.inputs, "labels": data.labels}, tmp_path / "in" / "data.safetensors")
+    subprocess.run(
+        [sys.executable, "-c", f"import sandbox.training as t; t.train(t.Path({str(tmp_path)!r}))"],
+        check=True,
+    )
+    weights, _ = candidate(tampered(), sandbox).train(data, TRAINING, SEEDS)
+    alone = load_file(tmp_path / "out" / "weights.safetensors")
+    assert alone.keys() == weights.keys()
+    for name, value in weights.items():  # another machine, as torch sees it: it rounds otherwise
+        assert torch.allclose(alone[name], value, atol=1e-5)
 
 
 def test_a_stopped_clock_does_not_stop_ours(
@@ -323,29 +350,69 @@ def test_a_stopped_clock_does_not_stop_ours(
     assert time.monotonic() - began < 40 * 0.5  # it would take so many steps
 
 
-FORGED = {
-    "more weights": (
-        "",
-        "self.register_buffer(f'n{len(self._buffers)}', x.new_zeros(3)) if self.training else 0\n        ",
-    ),
-    "not finite": (
-        "",
-        "self.out.weight.data.fill_(float('nan')) if self.training else 0\n        ",
-    ),
+def test_weights_that_are_not_finite_have_no_score(sandbox: Sandbox) -> None:
+    within = "self.out.weight.data.fill_(float('nan')) if self.training else 0\n        "
+    with pytest.raises(CandidateFailure) as failure:
+        measured(tampered("", within), sandbox)
+    assert failure.value.kind is FailureKind.NAN
+
+
+def test_nothing_of_a_training_is_kept_but_what_the_optimiser_moved(
+    sandbox: Sandbox, honest: dict[str, float]
+) -> None:
+    """A buffer that counts calls stays as it began, and one that comes later is gone."""
+    counting = tampered("", "self.register_buffer('late', x[0])\n        ")
+    counting = counting.replace(
+        "        pass\n", "        self.register_buffer('n', torch.zeros(1))\n"
+    )
+    counting = counting.replace("return self.out(", "self.n += 1\n        return self.out(")
+    task = OneSeen()
+    weights, _ = candidate(counting, sandbox).train(task.split("train", 0), TRAINING, SEEDS)
+    assert weights["blocks.0.primitive.mixer.n"] == 0
+    assert not any("late" in name for name in weights)
+    assert measured(counting, sandbox, LONG)["loss"] == honest["loss"]
+
+
+PRYING = """
+import os
+from pathlib import Path
+
+TRIES = {
+    "data": lambda: Path("in/data.safetensors").read_bytes(),
+    "errand": lambda: Path("in/errand.pkl").read_bytes(),
+    "out": lambda: Path("out/weights.safetensors").write_bytes(b"forged"),
+    "tmp": lambda: Path("tmp/note").write_text("for the next"),
+    "memory": lambda: os.open(f"/proc/{os.getppid()}/mem", os.O_RDONLY),
+    "memory to write": lambda: os.open(f"/proc/{os.getppid()}/mem", os.O_RDWR),
+    "descriptors": lambda: os.listdir(f"/proc/{os.getppid()}/fd"),
 }
 
 
-@pytest.mark.parametrize("name", FORGED)
-def test_a_forged_checkpoint_has_no_score(sandbox: Sandbox, name: str) -> None:
-    top, within = FORGED[name]
-    with pytest.raises(CandidateFailure) as failure:
-        measured(tampered(top, within), sandbox)
-    assert failure.value.kind in (FailureKind.INVALID, FailureKind.NAN)
+def worked(tries=TRIES):
+    found = []
+    for name, attempt in tries.items():
+        try:
+            attempt()
+        except OSError:
+            continue
+        found.append(name)
+    return found
+"""
+
+
+def test_the_candidate_reaches_neither_data_nor_results_nor_the_trainer(sandbox: Sandbox) -> None:
+    """The control: a run that is not kept apart from its own folder."""
+    found = candidate(tampered(PRYING + "\nraise RuntimeError(f'worked: {worked()}')\n"), sandbox)
+    with pytest.raises(CandidateFailure, match=r"worked: \[\]"):
+        found.train(OneSeen().split("train", 0), TRAINING, SEEDS)
+    inputs = {"pry.py": (PRYING + "\nprint(worked())").encode()}
+    inputs |= {"data.safetensors": b"", "errand.pkl": b""}
+    assert "['data', 'errand', 'out', 'tmp'" in sandbox.run("pry.py", inputs).log
 
 
 FILES = """
 import os
-from safetensors.torch import save
+from safetensors.torch import load_file, save, save_file
 if {when}:
     open("out/weights.safetensors", "wb").write({weights})
     open("out/logits.safetensors", "wb").write({weights})
@@ -359,11 +426,9 @@ FAKE = "save({'rows': torch.zeros(256, 12, 9)})"
 @pytest.mark.parametrize(
     ("when", "weights", "said", "kind"),
     [
-        (ALWAYS, "b'PK pickle'", "'{}'", FailureKind.CRASH),
-        (ALWAYS, FAKE, "'[' * 10**4", FailureKind.CRASH),
-        (ALWAYS, FAKE, "'{}'", FailureKind.CRASH),
-        (ALWAYS, FAKE, '\'{"steps": 1, "tokens": 1}\'', FailureKind.CRASH),
-        (ALWAYS, FAKE, '\'{"failure": "a perfect score", "detail": {}}\'', FailureKind.CRASH),
+        (ALWAYS, FAKE, '\'{"steps": 1, "tokens": 1}\'', FailureKind.INVALID),  # it may not write
+        (SCORING, "b'PK pickle'", "'{}'", FailureKind.CRASH),
+        (SCORING, FAKE, "'[' * 10**4", FailureKind.CRASH),
         (SCORING, FAKE, "'{\"detail\": \"\"}'", FailureKind.CRASH),
         (SCORING, "save({'rows': torch.zeros(1)})", "'{\"detail\": \"\"}'", FailureKind.CRASH),
         (SCORING, FAKE, "'{\"detail\": 7}'", FailureKind.INVALID),
@@ -386,7 +451,7 @@ def test_forged_files_are_a_typed_failure(
         ("", "raise RuntimeError('deep')\n        ", FailureKind.INVALID, "RuntimeError: deep"),
         ("", "if not self.training: 1 / 0\n        ", FailureKind.INVALID, "scoring: ZeroDivisionError"),
         ("", "x = x * float('inf')\n        ", FailureKind.NAN, "training loss nan at step 0"),
-        ("\nimport os\nos.abort()\n", "", FailureKind.CRASH, "train: crashed"),
+        ("\nimport os\nos.abort()\n", "", FailureKind.CRASH, "its process was killed by SIGABRT"),
     ],
 )  # fmt: skip
 def test_an_error_reaches_the_agent_as_one_typed_line(
