@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agents.literature import Digest
-from agents.proposers import PROPOSERS, Proposer, Request
+from agents.proposers import PROPOSERS, Proposer, Request, Writing
 from agents.scaffolds import SCAFFOLDS, Scaffold
 from search_space.pattern import nearest
 from search_space.space import Space
@@ -33,6 +33,7 @@ class AgentSpec:
     goal: str = ""
     notes: str = ""
     literature: tuple[Digest, ...] = ()
+    writing: Writing | None = None
 
 
 class Agent:
@@ -58,7 +59,8 @@ class Agent:
     def _request(self, view: View, seed: int) -> Request:
         decision = self.scaffold.next(view, random.Random(f"scaffold {seed}"))
         spec = self.spec
-        return Request(decision, view, spec.space, seed, spec.goal, spec.notes, spec.literature)
+        told = spec.goal, spec.notes, spec.literature, spec.writing
+        return Request(decision, view, spec.space, seed, *told)
 
 
 def make(name: str, known: Mapping[str, type[Any]], options: Mapping[str, Any], what: str) -> Any:

@@ -71,9 +71,9 @@ def _verdict(ratio: float, freedom: float) -> str:
 
 
 def line(node: Node, view: View, limit: int = 200) -> str:
-    """One node on one line: pattern, score with its standard error, and its hypothesis, cut to ``limit``
+    """One node on one line: its label, score with its standard error, and its hypothesis, cut to ``limit``
     characters, -> effect -> verdict."""
-    parents = [p.pattern for c in node.parents if (p := view.node(c)) is not None]
+    parents = [p.label for c in node.parents if (p := view.node(c)) is not None]
     deviation, _ = view.noise_at(node.rung)
     return render(
         "analyze",

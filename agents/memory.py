@@ -84,23 +84,31 @@ def _diverse(chosen: list[Node], others: list[Node]) -> Iterable[Node]:
     while others:
         pick = min(
             others,
-            key=lambda node: max((_alike(node.pattern, c.pattern) for c in chosen), default=0.0),
+            key=lambda node: max((_alike(_text(node), _text(c)) for c in chosen), default=0.0),
         )
         others.remove(pick)
         chosen.append(pick)
         yield pick
 
 
+def _text(node: Node) -> tuple[str, bool]:
+    """What makes a node like another, and whether that is code."""
+    return node.source or node.pattern, bool(node.source)
+
+
 @lru_cache(maxsize=100_000)  # the same pairs come again with every prompt
-def _alike(one: str, two: str) -> float:
-    return SequenceMatcher(a=_codes(one), b=_codes(two), autojunk=False).ratio()
+def _alike(one: tuple[str, bool], two: tuple[str, bool]) -> float:
+    return SequenceMatcher(a=_parts(*one), b=_parts(*two), autojunk=False).ratio()
 
 
 @lru_cache(maxsize=10_000)
-def _codes(pattern: str) -> tuple[str, ...]:
-    return tuple(str(layer) for layer in Pattern.parse(pattern).layers)
+def _parts(text: str, code: bool) -> tuple[str, ...]:
+    """The lines of code, the layers of a pattern."""
+    if code:
+        return tuple(text.splitlines())
+    return tuple(str(layer) for layer in Pattern.parse(text).layers)
 
 
 def _failures(view: View) -> list[str]:
-    counts = Counter(node.failure for node in view.nodes if node.failure)
+    counts = Counter(node.trouble for node in view.nodes if node.failure)
     return [f"- {count} x failed: {clean(kind, 100)}" for kind, count in counts.most_common()]

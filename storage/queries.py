@@ -93,7 +93,17 @@ def node(db: Session, proposal: Proposal, seed: int) -> Node:
         flops_per_token=candidate.flops_per_token if candidate else 0.0,
         state_bytes=candidate.state_bytes if candidate else 0,
         rung=proposal.rung,
+        name=candidate.name if candidate else None,
+        checks=_failed_checks(db, candidate),
     )
+
+
+def _failed_checks(db: Session, candidate: Candidate | None) -> tuple[tuple[str, str], ...]:
+    """The checks of the gate that a written candidate failed, each with what was found."""
+    if candidate is None or not candidate.prints:
+        return ()
+    rows = certificate(db, candidate.id)
+    return tuple((row["name"], row["detail"]) for row in rows if row["verdict"] == "fail")
 
 
 def spent(db: Session, seen: int | None = None) -> Money:
@@ -266,6 +276,7 @@ def _ancestor(
     return {
         "candidate": candidate.id,
         "depth": depth,
+        "name": candidate.name,
         "pattern": candidate.pattern,
         "slot": proposal.slot,
         "agent": proposal.agent.name,

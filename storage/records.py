@@ -38,6 +38,19 @@ class Node:
     rung: int = 0
     lower: tuple[float | None, ...] = ()  # the scores at the rungs below, where there are any
     source: str = ""  # of a written candidate
+    name: str | None = None
+    checks: tuple[tuple[str, str], ...] = ()  # of the gate, that failed: name, and what was found
+
+    @property
+    def label(self) -> str:
+        """What a candidate is called where there is one line for it: its pattern, or written code's name."""
+        return (self.name or self.pattern) if self.source else self.pattern
+
+    @property
+    def trouble(self) -> str:
+        """The class of its failure: the kind, and the checks where it was the gate's; empty without."""
+        names = ", ".join(name for name, _ in self.checks)
+        return f"{self.failure} ({names})" if names else self.failure or ""
 
     def score_at(self, rung: int) -> float | None:
         """The score at a rung; None where it has none."""

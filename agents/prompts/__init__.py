@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,16 @@ def fence(text: str, limit: int) -> str:
     return f"<<<{clean(text, limit).replace('<<<', '<< <').replace('>>>', '>> >')}>>>"
 
 
+def code(text: str, limit: int) -> str:
+    """A file between marks that it cannot close, as it is but for control characters; what is cut off
+    beyond ``limit`` characters is said."""
+    shown = "".join(c for c in text[:limit] if c.isprintable() or c in "\n\t").rstrip("\n")
+    longest = max((len(run) for run in re.findall("`+", shown)), default=0)
+    mark = "`" * max(3, longest + 1)
+    rest = f"\n(cut here: {len(text) - limit:,} more characters)" if len(text) > limit else ""
+    return f"{mark}python\n{shown}\n{mark}{rest}"
+
+
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
     environment = Environment(
@@ -39,7 +50,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         autoescape=False,
     )
-    environment.globals.update(clean=clean, fence=fence, expand=_expand)
+    environment.globals.update(clean=clean, fence=fence, code=code, expand=_expand)
     return environment
 
 

@@ -11,18 +11,20 @@ from collections.abc import Iterator
 from typing import Any
 
 BYTES_PER_TOKEN = 3  # of prompt text; low, so that the budget is kept rather than missed
-# In the order of the prompt. What comes before any of them in a text is its opening.
-HEADINGS = {
-    "# Grammar": "grammar",
-    "# Layers you may use": "catalogue",
-    "# Rules": "rules",
-    "# Notes of the user": "notes",
-    "# Reply": "reply",
-    "# Measured so far": "memory",
-    "# Literature": "literature",
-    "# Parents": "parents",
-    "# Your task": "task",
-}
+# In the order of the prompt, and for each place what may stand there, since a pattern and a file are asked
+# for otherwise. What comes before any of them in a text is its opening.
+HEADINGS = (
+    {"# Grammar": "grammar", "# Contract": "contract"},
+    {"# Layers you may use": "catalogue", "# Layers that exist": "catalogue"},
+    {"# Rules": "rules"},
+    {"# Notes of the user": "notes"},
+    {"# Reply": "reply"},
+    {"# Measured so far": "memory"},
+    {"# Literature": "literature"},
+    {"# Parents": "parents"},
+    {"# Your task": "task"},
+)
+LAST = {"reply", "task"}  # these come after the notes and the sources
 
 
 def tokens(text: str) -> int:
@@ -50,15 +52,16 @@ def _read(request: str) -> Any:
 def split(text: str) -> list[tuple[str, str]]:
     """The sections of one text in order, none for a text without headings.
 
-    Only the user's notes may hold lines like our headings: all others are written by us or on one line.
-    So the reply's section, which follows the notes, begins at the last such line, any other at the first.
+    Only the user's notes and the sources shown may hold lines like our headings: all else is written by us
+    or on one line. So the sections that follow those begin at the last such line, all others at the first.
     """
     starts = [("opening", 0)]
-    for heading, name in HEADINGS.items():
+    for names in HEADINGS:
         at = starts[-1][1]
-        found = [m.start() for m in re.finditer(rf"^{heading}$", text[at:], re.MULTILINE)]
+        found = list(re.finditer(rf"^({'|'.join(names)})$", text[at:], re.MULTILINE))
         if found:
-            starts.append((name, at + (found[-1] if name == "reply" else found[0])))
+            match = found[-1 if LAST & {*names.values()} else 0]
+            starts.append((names[match[1]], at + match.start()))
     ends = [start for _, start in starts[1:]] + [len(text)]
     parts = [(name, text[start:end]) for (name, start), end in zip(starts, ends, strict=True)]
     return [part for part in parts if part[1]] if len(parts) > 1 else []

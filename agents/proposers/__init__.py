@@ -1,6 +1,6 @@
 """Proposers by short name; another is named in a recipe by import path (`package.module:Class`)."""
 
-from agents.proposers.base import Proposer, Request
+from agents.proposers.base import Proposer, Request, Writing
 from agents.proposers.bayes import BayesProposer
 from agents.proposers.best_of_n import BestOfN
 from agents.proposers.classical import EvolutionProposer, FixedProposer, RandomProposer
@@ -20,4 +20,4 @@ PROPOSERS: dict[str, type[Proposer]] = {
     "recorded": RecordedProposer,
 }
 
-__all__ = ["PROPOSERS", "Proposer", "Request"]
+__all__ = ["PROPOSERS", "Proposer", "Request", "Writing"]

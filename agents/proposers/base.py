@@ -1,4 +1,4 @@
-"""What a proposer is: it turns a scaffold's decision into a pattern, or says why it cannot."""
+"""What a proposer is: it turns a scaffold's decision into a pattern or a file, or says why it cannot."""
 
 from __future__ import annotations
 
@@ -13,6 +13,16 @@ from storage.records import Answer, Money, View
 
 
 @dataclass(frozen=True)
+class Writing:
+    """The file that is written where candidates are code: its name, what models are told of it, and the
+    source that drafts start from, if there is one."""
+
+    file: str
+    contract: str
+    baseline: str = ""
+
+
+@dataclass(frozen=True)
 class Request:
     """One proposal to make. ``seed`` is of every random draw made for it."""
 
@@ -23,6 +33,7 @@ class Request:
     goal: str = ""  # the task and the budget, for models
     notes: str = ""  # the user's own, from the run folder
     literature: tuple[Digest, ...] = ()  # what models may be reminded of
+    writing: Writing | None = None  # what is written; None where patterns are proposed
 
     @property
     def rng(self) -> random.Random:

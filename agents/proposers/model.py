@@ -30,43 +30,26 @@ from agents.llm import (
 from agents.memory import memory
 from agents.prompts import clean, render
 from agents.proposers.base import Request
-from search_space.pattern import Pattern, PatternError
+from agents.proposers.replies import LONGEST, BadReply, form_of
+from search_space.pattern import Pattern
 from storage.records import Answer, CallRecord, Money
-
-SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        name: {"type": "string", "description": description}
-        for name, description in {
-            "hypothesis": "one sentence that a measurement can support or reject",
-            "reasoning": "why it should hold",
-            "pattern": "the whole architecture in the grammar",
-            "expected_effect": "what the score should do, and by how much",
-        }.items()
-    },
-    "required": ["hypothesis", "reasoning", "pattern", "expected_effect"],
-    "additionalProperties": False,
-}
-LONGEST = 4_000  # characters kept of each field of a reply
-
-
-class BadReply(ValueError):
-    """A structured reply that breaks a rule; the message is what the model is told."""
 
 
 @dataclass(frozen=True)
 class ModelProposer:
     """Asks ``model`` (`provider:model[@base_url]`), at most 1 + ``max_repairs`` times a proposal.
 
+    A reply has at most ``max_output_tokens``, by default 4,000, or 16,000 where it is code.
+
     Raises MissingKey when it is first asked and the environment has no key.
     """
 
     model: str
     max_repairs: int = 2
-    max_output_tokens: int = 4_000
+    max_output_tokens: int | None = None
     memory_tokens: int = 6_000
     literature_tokens: int = 2_000
-    timeout_seconds: float = 120.0
+    timeout_seconds: float = 300.0
     prices: Mapping[str, Any] = field(default_factory=dict)
 
     scaffold: ClassVar[str] = "greedy"
@@ -97,10 +80,10 @@ class ModelProposer:
 
     def quote(self, request: Request) -> Money | None:
         """The worst case: every repair is needed, and every reply is as long as it may be."""
-        prompt, total = self.prompt(request), Money()
+        prompt, total, most = self.prompt(request), Money(), form_of(request).repeated
         for _ in range(1 + self.max_repairs):
             total += Money(1, worst_case(self.name, prompt, self._prices))
-            prompt = _repair(prompt, "x" * LONGEST, "x" * LONGEST)
+            prompt = _repair(prompt, "x" * most, "x" * LONGEST)
         return total
 
     async def propose(self, request: Request) -> Answer:
@@ -119,19 +102,21 @@ class ModelProposer:
             failure = "invalid-reply" if call.outcome is Outcome.ok else call.outcome.value
             if call.outcome not in (Outcome.ok, Outcome.malformed, Outcome.truncated):
                 break
-            prompt = _repair(prompt, json.dumps(call.data) if call.data else call.reply, error)
+            prompt = _repair(prompt, _said(call, form_of(request).repeated), error)
         return request.answer(failure=failure, detail=error, calls=tuple(calls))
 
     def prompt(self, request: Request) -> Prompt:
         """What is sent for this request before any repair."""
         view, space, parents = request.view, request.space, request.decision.parents
+        form = form_of(request)
         system = render(
             "system",
             catalogue=space.catalogue(),
             space=space,
             goal=request.goal,
             notes=request.notes,
-            schema=SCHEMA,
+            schema=form.schema,
+            writing=request.writing,
         )
         asked = render(
             request.decision.operator,
@@ -141,8 +126,10 @@ class ModelProposer:
             rungs=view.rungs,
             parents=parents,
             analyses=[line(parent, view, LONGEST) for parent in parents],
+            writing=request.writing,
         )
-        return Prompt(system, (Message("user", asked),), SCHEMA, self.max_output_tokens)
+        most = self.max_output_tokens or form.output_tokens
+        return Prompt(system, (Message("user", asked),), form.schema, most)
 
     def _literature(self, request: Request) -> list[Digest]:
         """What bears on the task, the space's layers and, once more, those of the parents."""
@@ -156,14 +143,8 @@ class ModelProposer:
         """The answer in a call. Raises BadReply with what the model has to mend."""
         if call.data is None:
             raise BadReply(call.error or f"the call ended as {call.outcome}")
-        fields = _fields(call.data)
-        try:
-            pattern = request.space.read(fields["pattern"])
-        except PatternError as error:
-            raise BadReply(str(error)) from error
-        if any(Pattern.parse(p.pattern) == pattern for p in request.decision.parents):
-            raise BadReply(f"pattern {fields['pattern']!r} is its parent's: change something")
-        return request.answer(calls=calls, **{**fields, "pattern": str(pattern)})
+        fields: dict[str, Any] = form_of(request).read(call.data, request)
+        return request.answer(calls=calls, **fields)
 
     def _record(self, call: Call, request: Request, attempt: int) -> CallRecord:
         return CallRecord(
@@ -185,17 +166,17 @@ class ModelProposer:
         )
 
 
-def _fields(data: Mapping[str, Any]) -> dict[str, str]:
-    """The reply's fields. Raises BadReply for one that is missing or no text."""
-    for name in SCHEMA["required"]:
-        if not isinstance(data.get(name), str):
-            raise BadReply(f"field {name!r} must be a text, not {data.get(name)!r:.60}")
-    return {name: data[name][:LONGEST] for name in SCHEMA["required"]}
+def _said(call: Call, limit: int) -> str:
+    """A refused reply as it is sent back; a structured one as it was, since in code spaces count."""
+    if not call.data:
+        return clean(call.reply, limit)
+    text = json.dumps(call.data)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def _repair(prompt: Prompt, reply: str, error: str) -> Prompt:
     """The prompt with the refused reply and what was wrong with it, for another attempt."""
-    said = Message("assistant", clean(reply, LONGEST) or "(no reply)")
+    said = Message("assistant", reply or "(no reply)")
     asked = Message("user", render("repair", error=clean(error, LONGEST)))
     return replace(prompt, messages=(*prompt.messages, said, asked))
 

@@ -22,7 +22,8 @@ from agents.llm import Prompt
 from agents.prompts import render
 from agents.prompts.sections import HEADINGS, split, table
 from agents.proposers import Request
-from agents.proposers.model import SCHEMA, ModelProposer
+from agents.proposers.model import ModelProposer
+from agents.proposers.replies import PATTERN
 from agents.scaffolds import Decision
 from archwright import inspection
 from archwright.campaign import Campaign
@@ -115,8 +116,8 @@ def test_every_prompt_carries_what_the_specification_asks(operator: str) -> None
     assert "Prefer few attention layers." in whole
     assert repr(1 / 3) in whole, "full precision"
     assert "± 0.0123" in whole, "and the standard error"
-    assert all(f"`{name}`" in sent.system for name in SCHEMA["properties"]), "the reply's schema"
-    assert sent.schema is SCHEMA
+    assert all(f"`{name}`" in sent.system for name in PATTERN.schema["properties"]), "the reply's schema"
+    assert sent.schema is PATTERN.schema
     for parent in OPERATORS[operator]:
         assert f"{parent.params} parameters" in whole
         assert parent.hypothesis in whole

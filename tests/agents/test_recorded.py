@@ -30,7 +30,7 @@ from agents.llm.loopback import (
     text,
     truncated,
 )
-from agents.proposers.model import SCHEMA
+from agents.proposers.replies import PATTERN
 from archwright.campaign import NOTES, Campaign
 from archwright.cli import app
 from archwright.recipe import RecipeError, parse
@@ -359,7 +359,7 @@ def test_a_record_that_is_not_there_is_said_before_anything_is_written(
 
 # ------------------------------------------------------------------------------------------ the client
 
-PROMPT = Prompt("system", (Message("user", "# Your task\nPropose."),), SCHEMA, 100)
+PROMPT = Prompt("system", (Message("user", "# Your task\nPropose."),), PATTERN.schema, 100)
 
 
 def recorded(replies: list[Any], prompts: list[Prompt]) -> list[CallRecord]:
