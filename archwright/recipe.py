@@ -18,8 +18,9 @@ HERE = Path(__file__).parent
 RECIPES = HERE / "recipes" if (HERE / "recipes").is_dir() else HERE.parent / "runs"
 
 MODEL_PROPOSERS = ("llm", "best-of-n")  # those that `model` and --llm are for
-WRITERS = ("grammar", "fixed")  # those that write source code, for `kind: module`
 RECORDED = "recorded"  # answers from the ledger of an earlier run
+# Those that write source code, for `kind: module`.
+WRITERS = ("grammar", "fixed", *MODEL_PROPOSERS, "scripted", RECORDED)
 
 
 class RecipeError(ValueError):
@@ -60,6 +61,7 @@ class ModuleSection(Section):
     pattern: str = "3(X+M)"
     max_cost: Literal["linear", "nlogn", "quadratic"] = "quadratic"
     budget: float = Field(default=2.0, gt=0)
+    gate_seconds: float = Field(default=30.0, gt=0)
     require_sandbox: Literal["process", "landlock", "bubblewrap"] = "landlock"
     unsafe_sandbox: bool = False
     salt: int | None = Field(default=None, ge=0)

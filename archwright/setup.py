@@ -12,6 +12,7 @@ from agents.agent import Agent, AgentSpec
 from agents.literature import load
 from agents.llm import MissingKey
 from archwright import written
+from archwright.briefing import writing_of
 from archwright.candidates import space_of
 from archwright.recipe import MODEL_PROPOSERS, RECORDED, AgentSection, Recipe, RecipeError
 from archwright.recordings import filled
@@ -24,6 +25,7 @@ from search_space.primitives import CATALOGUE
 from storage.records import AgentRecord, View
 
 REFERENCES = "references"
+PROPOSED = {"composition": "architectures", "module": "modules"}
 
 
 def check(recipe: Recipe) -> None:
@@ -126,6 +128,7 @@ def _spec(recipe: Recipe, section: AgentSection, notes: str) -> AgentSpec:
         goal=goal_of(recipe),
         notes=notes,
         literature=load(Path(recipe.literature)) if recipe.literature else (),
+        writing=writing_of(recipe),
     )
 
 
@@ -146,7 +149,7 @@ def goal_of(recipe: Recipe) -> str:
     tasks = ", ".join(f"{t.name} (vocabulary {t.vocab}, length {t.length})" for t in chosen.tasks)
     return (
         f"Tasks: {tasks}. Each is trained for {chosen.training.steps} steps from scratch; "
-        f"the search measures {recipe.budget.evaluations} architectures.{_rungs_in_words(recipe)}"
+        f"the search measures {recipe.budget.evaluations} {PROPOSED[recipe.kind]}.{_rungs_in_words(recipe)}"
     )
 
 
@@ -157,8 +160,8 @@ def _rungs_in_words(recipe: Recipe) -> str:
     steps = ", ".join(f"rung {rung} after {share} of it" for rung, share in enumerate(parts))
     return (
         f" That training has rungs where scores are taken: {steps}, rung {recipe.rungs.last} at its end. "
-        "All architectures reach rung 0, and the best of a rung go on to the next. Only scores of one "
-        "rung can be compared; longer training raises them."
+        f"All {PROPOSED[recipe.kind]} reach rung 0, and the best of a rung go on to the next. Only scores of "
+        "one rung can be compared; longer training raises them."
     )
 
 

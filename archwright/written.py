@@ -12,7 +12,7 @@ import atexit
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -148,7 +148,9 @@ def terms_of(recipe: Recipe, known: Sequence[Known]) -> Terms:
     params = int(chosen.budget * attention.params)
     flops = chosen.budget * attention.flops_per_token
     budget = Budget(size.width, size.length, params, flops)
-    return Terms(max_cost=chosen.max_cost, budget=budget, known=tuple(known))
+    return Terms(
+        max_cost=chosen.max_cost, budget=budget, known=tuple(known), seconds=chosen.gate_seconds
+    )
 
 
 def known_as(name: str, prints: dict[str, Any]) -> Known:
@@ -194,8 +196,7 @@ def _facts(job: Sealed) -> tuple[tuple[str, str], ...]:
 
 def _beside_the_catalogue(terms: Terms) -> Terms:
     """The terms with the catalogue among what is known."""
-    known = (*catalogue(), *terms.known)
-    return Terms(max_cost=terms.max_cost, budget=terms.budget, known=known)
+    return replace(terms, known=(*catalogue(), *terms.known))
 
 
 def _record(found: Certificate, job: Sealed) -> CertificateRecord:

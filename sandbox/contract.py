@@ -1,20 +1,5 @@
-"""What a module candidate is, and how its file becomes a module. Loading happens in the sandbox only.
-
-One file, `mixer.py`, with
-
-    class Mixer(nn.Module):
-        def __init__(self, d_model: int, max_len: int, causal: bool, **options): ...
-        def forward(self, x): ...           # (B, L, D) -> (B, L, D) for L from 1 to max_len
-        # Optional, for decoding token by token; the first two together:
-        def init_state(self, batch): ...    # the state before the first token
-        def step(self, x, state): ...       # x (B, D) and the state to y (B, D) and the next state
-        def state_bytes(self, length): ...  # what one sequence keeps after so many tokens
-
-d_model is a multiple of 16. A mixer is a function of its weights and its input: nothing stays between
-calls, no row sees another row, with ``causal`` no position sees a later one, and randomness in training
-comes from torch's generator. It is called with unit-size inputs, in fp32 or under bf16 autocast.
-
-Nothing here judges a candidate; `sandbox.gate` does.
+"""What a module candidate is (`RULES`), and how its file becomes a module. Loading happens in the sandbox
+only. Nothing here judges a candidate; `sandbox.gate` does.
 """
 
 from __future__ import annotations
@@ -32,6 +17,20 @@ from search_space.primitives import Primitive
 
 FILE, CLASS, CODE = "mixer.py", "Mixer", "X"
 LONGEST = 300  # characters of an error that are passed on
+# As authors are told it, be they people or models.
+RULES = """One file, `mixer.py`, with
+
+    class Mixer(nn.Module):
+        def __init__(self, d_model: int, max_len: int, causal: bool, **options): ...
+        def forward(self, x): ...           # (B, L, D) -> (B, L, D) for L from 1 to max_len
+        # Optional, for decoding token by token; the first two together:
+        def init_state(self, batch): ...    # the state before the first token
+        def step(self, x, state): ...       # x (B, D) and the state to y (B, D) and the next state
+        def state_bytes(self, length): ...  # what one sequence keeps after so many tokens
+
+d_model is a multiple of 16. A mixer is a function of its weights and its input: nothing stays between
+calls, no row sees another row, with `causal` no position sees a later one, and randomness in training
+comes from torch's generator. It is called with unit-size inputs, in fp32 or under bf16 autocast."""
 
 
 class Decodes(Protocol):

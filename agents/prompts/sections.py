@@ -21,10 +21,12 @@ HEADINGS = (
     {"# Reply": "reply"},
     {"# Measured so far": "memory"},
     {"# Literature": "literature"},
-    {"# Parents": "parents"},
+    {"# Parents": "parents", "# Baseline": "baseline"},
     {"# Your task": "task"},
 )
-LAST = {"reply", "task"}  # these come after the notes and the sources
+CODE = re.compile(
+    r"^(`{3,})python\n.*?^\1$", re.MULTILINE | re.DOTALL
+)  # as `agents.prompts.code` has it
 
 
 def tokens(text: str) -> int:
@@ -52,15 +54,16 @@ def _read(request: str) -> Any:
 def split(text: str) -> list[tuple[str, str]]:
     """The sections of one text in order, none for a text without headings.
 
-    Only the user's notes and the sources shown may hold lines like our headings: all else is written by us
-    or on one line. So the sections that follow those begin at the last such line, all others at the first.
+    Only the user's notes may hold lines like our headings: code is passed over, and all else is written by us
+    or on one line. So the reply's section, which follows the notes, begins at the last such line, any other
+    at the first.
     """
-    starts = [("opening", 0)]
+    starts, prose = [("opening", 0)], CODE.sub(lambda block: "-" * len(block[0]), text)
     for names in HEADINGS:
         at = starts[-1][1]
-        found = list(re.finditer(rf"^({'|'.join(names)})$", text[at:], re.MULTILINE))
+        found = list(re.finditer(rf"^({'|'.join(names)})$", prose[at:], re.MULTILINE))
         if found:
-            match = found[-1 if LAST & {*names.values()} else 0]
+            match = found[-1 if "# Reply" in names else 0]
             starts.append((names[match[1]], at + match.start()))
     ends = [start for _, start in starts[1:]] + [len(text)]
     parts = [(name, text[start:end]) for (name, start), end in zip(starts, ends, strict=True)]

@@ -132,12 +132,8 @@ class ModelProposer:
         return Prompt(system, (Message("user", asked),), form.schema, most)
 
     def _literature(self, request: Request) -> list[Digest]:
-        """What bears on the task, the space's layers and, once more, those of the parents."""
-        titles = {str(row["code"]): str(row["title"]) for row in request.space.catalogue()}
-        patterns = [node.pattern for node in request.decision.parents]
-        codes = [code for pattern in patterns for code in Pattern.parse(pattern).counts]
-        words = [request.goal, *titles.values(), *patterns, *(titles.get(c, c) for c in codes)]
-        return relevant(request.literature, " ".join(words), self.literature_tokens)
+        """What bears on the request."""
+        return relevant(request.literature, _query(request), self.literature_tokens)
 
     def _read(self, call: Call, request: Request, calls: tuple[CallRecord, ...]) -> Answer:
         """The answer in a call. Raises BadReply with what the model has to mend."""
@@ -164,6 +160,18 @@ class ModelProposer:
             latency_seconds=call.latency_seconds,
             cost_usd=self.price(call),
         )
+
+
+def _query(request: Request) -> str:
+    """What literature is searched for: the task and, of patterns, the space's layers with once more those of
+    the parents; of code what the parents claim and are."""
+    parents = request.decision.parents
+    if request.writing is not None:
+        return " ".join([request.goal, *(f"{node.hypothesis} {node.source}" for node in parents)])
+    titles = {str(row["code"]): str(row["title"]) for row in request.space.catalogue()}
+    patterns = [node.pattern for node in parents]
+    codes = [code for pattern in patterns for code in Pattern.parse(pattern).counts]
+    return " ".join([request.goal, *titles.values(), *patterns, *(titles.get(c, c) for c in codes)])
 
 
 def _said(call: Call, limit: int) -> str:

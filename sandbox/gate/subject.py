@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,7 +22,7 @@ from sandbox.limits import Limits
 from sandbox.results import File
 from sandbox.run import Ended, Outcome, Sandbox
 
-LIMITS = Limits(wall_seconds=30.0, cpu_seconds=30.0, memory_bytes=2 << 30, output_bytes=1 << 16)
+LIMITS = Limits(memory_bytes=2 << 30, output_bytes=1 << 16)
 RESULTS = (File(OUTPUTS, "safetensors", 64 << 20), File(SAID, "json", 1 << 20))
 TASK = "sandbox.gate.inside:run"
 
@@ -54,8 +54,9 @@ class Known:
 class Terms:
     """What a campaign asks of a mixer, and the toy sizes at which it is examined.
 
-    ``max_cost`` is linear, nlogn or quadratic. ``seed`` draws inputs and cuts. By default
-    it comes of the source, so that anyone finds the same again; a campaign gives one that no candidate knows.
+    ``max_cost`` is linear, nlogn or quadratic; each process has ``seconds``. ``seed`` draws inputs and cuts.
+    By default it comes of the source, so that anyone finds the same again; a campaign gives one that no
+    candidate knows.
     """
 
     width: int = 32
@@ -64,6 +65,7 @@ class Terms:
     budget: Budget | None = None
     known: tuple[Known, ...] = ()
     seed: int | None = None
+    seconds: float = 30.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,10 +125,12 @@ class Subject:
 
     def ask(self, calls: Sequence[Call], inputs: Mapping[str, Tensor], **build: Any) -> Answer:
         """What a fresh process answers to these calls."""
-        terms = {"width": self.terms.width, "max_len": self.terms.max_len}
-        errand = Errand(Build(**{**terms, **build}), tuple(calls), dict(inputs))
+        terms = self.terms
+        sizes = {"width": terms.width, "max_len": terms.max_len}
+        errand = Errand(Build(**{**sizes, **build}), tuple(calls), dict(inputs))
         files = {FILE: self.source.encode(), ERRAND: pickle.dumps(errand)}
-        ended = self.sandbox.run(TASK, files, RESULTS, LIMITS)
+        limits = replace(LIMITS, wall_seconds=terms.seconds, cpu_seconds=terms.seconds)
+        ended = self.sandbox.run(TASK, files, RESULTS, limits)
         self.level = ended.level
         self.hung = self.hung or ended.outcome in (Outcome.TIMEOUT, Outcome.CPU)
         return answer_of(ended)
