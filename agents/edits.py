@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,13 +30,18 @@ def edited(text: str, edits: Sequence[Edit]) -> str:
     """The text after the edits, each made in what the one before it left. Raises EditError."""
     for number, edit in enumerate(edits, 1):
         place = f"edit {number} of {len(edits)}"
-        count = text.count(edit.search) if edit.search else 0
+        count = _occurrences(text, edit.search)
         if count != 1:
             raise EditError(f"{place}: {_mismatch(text, edit.search, count)}")
         if edit.search == edit.replace:
             raise EditError(f"{place}: it replaces a text by itself: change something or drop it")
         text = text.replace(edit.search, edit.replace)
     return text
+
+
+def _occurrences(text: str, search: str) -> int:
+    """How often a text occurs, overlaps counted; an empty one never does."""
+    return len(re.findall(f"(?={re.escape(search)})", text)) if search else 0
 
 
 def _mismatch(text: str, search: str, count: int) -> str:
