@@ -468,10 +468,12 @@ class Campaign:
 
     def _known(self, db: Session, candidate: Candidate) -> list[Known]:
         """The written candidates that the gate does not want again: those that the same arm had found as
-        far as this one's first slot sees. So what passes depends on no other arm, and not on timing."""
+        far as this one's first slot sees, and that passed it, or nothing could be mended without changing
+        what it computes. So what passes depends on no other arm, and not on timing."""
         first = next(s for s in self.slots if s.candidate == candidate.id)
         arm = next(arm for arm in self.arms if first.agent in arm.agents)
         earlier = {s.candidate for s in self.slots[: first.seen] if s.agent in arm.agents}
+        earlier -= queries.refused(db)
         rows = [row for id_, row in queries.candidates(db).items() if id_ in earlier]
         return [written.known_as(f"candidate {row.id}", row.prints) for row in rows]
 

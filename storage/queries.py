@@ -252,6 +252,11 @@ def certificate(db: Session, candidate: int) -> list[dict[str, Any]]:
     return table(db, select(*columns).filter_by(candidate_id=candidate).order_by(GateCheck.id))
 
 
+def refused(db: Session) -> set[int]:
+    """The written candidates that the gate refused."""
+    return set(db.scalars(select(GateCheck.candidate_id).filter_by(verdict="fail")))
+
+
 def lineage(db: Session, candidate: int) -> list[dict[str, Any]]:
     """A candidate and its ancestors, nearest first, each with the proposal that made it first."""
     rows, todo, seen = [], [(candidate, 0)], set()

@@ -25,7 +25,7 @@ def test_an_edit_is_one_replacement_or_an_error(text: str, search: str, replace:
         changed = text[:at] + replace + text[at + len(search) :]
         assert edited(text, [Edit(search, replace)]) == changed
     else:
-        with pytest.raises(EditError, match="^edit 1 of 1: "):
+        with pytest.raises(EditError, match=r"^edit 1 of 1: "):
             edited(text, [Edit(search, replace)])
 
 
