@@ -22,6 +22,9 @@ from archwright.executor import LocalExecutor
 from archwright.recipe import load, with_model
 from archwright.replay import replay
 from archwright.replay_calls import replay_calls
+from evaluator.profiles import PROFILES, Profile
+from evaluator.tasks.mad import mad_task
+from evaluator.train import Training
 from storage import database
 
 Row = dict[str, Any]
@@ -98,10 +101,17 @@ REPLIES = (
     reply("As it is known.", COPY),
 )
 ASKED = (0, 1, 2, 3, 3, 4, 5, 6)  # the agent's slot of each call
+# A key's value stands behind the key: a mixer that looks one token back learns it in these few steps.
+BRIEF = Profile(
+    "brief",
+    (mad_task("memorization", vocab=17, length=16, train_size=64, eval_size=64),),
+    Training(steps=20, batch=16, lr=1e-2),
+    "for a test",
+)
 SMALL = (
     "seed=3",
     "module={pattern: X+M, salt: 48151623421, gate_seconds: 5}",
-    "evaluation={profile: smoke, tasks: [compression]}",
+    "evaluation={profile: brief, tasks: []}",
     "agents=[{name: writer, proposer: llm, scaffold_options: {drafts: 1}}]",
     "controls=[]",
     "references={patterns: {mlp: 2M}, seeds: 2}",
@@ -139,6 +149,7 @@ class Ended:
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
     with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PROFILES, "brief", BRIEF)
         with Loopback(REPLIES) as server:
             keys_for(server.url, patch)
             recipe = with_model(load("design-mad", SMALL), "anthropic:m")
@@ -185,7 +196,9 @@ def test_the_honest_one_wins(ended: Ended) -> None:
     first, *others = ended.rows("leaderboard")
     assert (first["candidate"], first["sealed"], first["evaluations"]) == (ended.honest, True, 2)
     assert first["name"].startswith("mixer-")
-    assert [row["name"] for row in others if row["sealed"]] == ["mlp"]
+    [mlp] = [row for row in others if row["sealed"]]
+    assert (mlp["name"], mlp["tied"]) == ("mlp", False)
+    assert first["score"] > 0.9 > 0.5 > mlp["score"]
     with Session(database.open_(ended.folder, readonly=True)) as db:
         summary = report.summary(db, "run")
     assert (summary["status"], summary["best"]["candidate"]) == ("done", ended.honest)
