@@ -54,7 +54,7 @@ def _mismatch(text: str, search: str, count: int) -> str:
         )
     line = next((line for line in search.splitlines() if line.strip()), search)
     near = difflib.get_close_matches(line, text.splitlines(), n=1, cutoff=0.3)
-    hint = f"; the line nearest to its first is {near[0][:SHOWN]!r}" if near else ""
+    hint = f"; the line nearest to its first is {near[0].strip()[:SHOWN]!r}" if near else ""
     return (
         "its search text does not occur, spaces and line breaks included: copy it exactly from the "
         f"file{hint}"

@@ -32,7 +32,7 @@ def test_an_edit_is_one_replacement_or_an_error(text: str, search: str, replace:
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
-        (Edit("z = x", "z"), "does not occur.*nearest to its first is '    y = x'"),
+        (Edit("z = x", "z"), "does not occur.*nearest to its first is 'y = x'"),
         (Edit("  y = x\n return", "z"), "does not occur, spaces and line breaks included"),
         (Edit("y", "z"), "occurs 2 times, it must occur once: copy more of the lines"),
         (Edit("", "z"), "search text is empty"),
