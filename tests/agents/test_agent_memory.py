@@ -170,6 +170,20 @@ def test_equal_failures_before_a_candidate_take_one_line_and_leave_recent_ones_t
     assert Counter(text.split()[1] for text in lines[1:]) == {"[best]": BEST, "[recent]": RECENT}
 
 
+def test_the_diverse_ones_of_code_differ_most_in_their_lines_and_go_by_their_names() -> None:
+    alike = "\n".join(f"line {i}" for i in range(20))
+    sources = [f"{alike}\n{i}" for i in range(BEST + RECENT + 5)]
+    sources[3] = "another\nprogram"  # neither among the best nor recent
+    nodes = tuple(
+        node(i, "2(X+M)", i / 100 if i < 6 else 0.5, source=text, name=f"mixer-{i}")
+        for i, text in enumerate(sources)
+    )
+    lines = memory(View(nodes, 99), 10**6)
+    first = next(text for text in lines if text.startswith("- [diverse]"))
+    assert first.startswith("- [diverse] mixer-3: score")
+    assert not [text for text in lines if "X+M" in text or "line 0" in text]
+
+
 @given(st.integers(0, 10**6), st.integers(0, 40), st.integers(0, 3000))
 @settings(max_examples=40, deadline=None)
 def test_memory_keeps_to_its_budget_and_repeats_nothing(seed: int, turns: int, budget: int) -> None:

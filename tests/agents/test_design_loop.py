@@ -5,6 +5,7 @@ The shipped design recipe, made small. The model's replies are scripted; what it
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,13 +16,15 @@ import pytest
 from driving import KEY, keys_for, offline
 from sqlalchemy.orm import Session
 
+from agents.agent import Agent
 from agents.llm.loopback import Behaviour, Loopback, Received, ok
 from archwright import inspection, report
 from archwright.campaign import Campaign
 from archwright.executor import LocalExecutor
-from archwright.recipe import load, with_model
-from archwright.replay import replay
+from archwright.recipe import AgentSection, load, with_model
+from archwright.replay import replay as replay_candidate
 from archwright.replay_calls import replay_calls
+from archwright.setup import agent_specs, check
 from evaluator.profiles import PROFILES, Profile
 from evaluator.tasks.mad import mad_task
 from evaluator.train import Training
@@ -162,12 +165,12 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
 def test_each_module_ends_in_its_typed_state(ended: Ended) -> None:
     nodes = [state.node for state in ended.campaign.slots if state.agent == "writer"]
     assert len(ended.received) == len(REPLIES)
-    for node, (operator, check, status) in zip(nodes, STORY, strict=True):
+    for node, (operator, failed, status) in zip(nodes, STORY, strict=True):
         assert node is not None
         assert (node.operator, node.status) == (operator, status)
-        assert node.failure == (check and "gate")
-        assert check is None or check in dict(node.checks)
-        assert (node.score is None) == (check is not None)
+        assert node.failure == (failed and "gate")
+        assert failed is None or failed in dict(node.checks)
+        assert (node.score is None) == (failed is not None)
 
 
 def test_debug_is_sent_the_certificate_and_the_source(ended: Ended) -> None:
@@ -236,8 +239,20 @@ def test_no_request_holds_the_salt_and_no_file_the_key(ended: Ended) -> None:
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
 
 
+def test_a_recipe_can_have_the_recorded_writer_once_more(ended: Ended) -> None:
+    options = {"run": str(ended.folder), "agent": "writer"}
+    again = AgentSection(name="again", proposer="recorded", options=options)
+    recipe = ended.campaign.recipe.model_copy(update={"agents": (again,)})
+    check(recipe)
+    agent = Agent(agent_specs(recipe)[1])
+    for turn, source in ((0, SYNTAX), (4, HONEST)):
+        slot = turn + 1  # the first is the reference's
+        answer = asyncio.run(agent.propose(ended.campaign._view("writer", slot, slot), 0))
+        assert (answer.failure, answer.source) == (None, source)
+
+
 def test_the_search_is_replayed_without_the_model_and_its_winner_to_the_bit(ended: Ended) -> None:
     again = replay_calls(ended.folder)
     assert (again["match"], again["calls"]) == (True, len(REPLIES))
     with Session(database.open_(ended.folder, readonly=True)) as db:
-        assert replay(db, ended.folder, ended.honest)["match"]
+        assert replay_candidate(db, ended.folder, ended.honest)["match"]
