@@ -101,7 +101,9 @@ def _file(data: Mapping[str, Any], request: Request) -> Fields:
     known = [node.source for node in request.decision.parents] or [writing.baseline]
     source = source or _changed(known[0], edits, writing.file)
     if any(same(source, other) for other in known if other):
-        raise BadReply(f"this {writing.file} does what its parent does: change something")
+        raise BadReply(
+            f"this is its parent's {writing.file} but for layout and comments: change something"
+        )
     return {**fields, "source": source}
 
 

@@ -71,10 +71,10 @@ def test_edits_come_over_every_wire_and_one_that_does_not_match_is_repaired(
         (reply(), "send either the whole mixer.py as source, with no edits, or edits"),
         (reply(SOURCE + "x = 1", ("size = 1", "size = 2")), "send either the whole mixer.py"),
         (reply("  \n"), "send either"),
-        (reply(SOURCE), "does what its parent does: change something"),
-        (reply("# other words\n" + SOURCE), "does what its parent does"),
+        (reply(SOURCE), "is its parent's mixer.py but for layout and comments: change"),
+        (reply("# other words\n" + SOURCE), "is its parent's mixer.py but for"),
         (reply("", ("size = 1", "size = 1")), "replaces a text by itself"),
-        (reply("", ("size = 1", "size = 1  # one")), "does what its parent does"),
+        (reply("", ("size = 1", "size = 1  # one")), "is its parent's mixer.py but for"),
         (reply("", ("x", "y")), "occurs 3 times"),
         (reply("", edits="size = 2"), "'edits' must be a list of objects with the texts search"),
         (reply("", edits=[{"search": "size"}]), "'edits' must be a list"),
@@ -110,7 +110,7 @@ def test_a_draft_edits_the_baseline_and_without_one_nothing() -> None:
     assert "there is no mixer.py to edit yet: send the whole file" in told[0]
     answer, told = proposed(reply(SOURCE), change, view=View(), baseline=SOURCE)
     assert answer.source == SOURCE.replace("size = 1", "size = 2")
-    assert "does what its parent does" in told[0]
+    assert "is its parent's mixer.py but for" in told[0]
 
 
 def test_a_refused_file_is_sent_back_with_its_spaces() -> None:
