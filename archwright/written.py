@@ -246,9 +246,13 @@ def environment(recipe: Recipe) -> dict[str, str]:
     """
     if recipe.kind == "composition":
         return {}
-    section = recipe.module
+    return {"sandbox": _level(recipe.module.require_sandbox, recipe.module.unsafe_sandbox)}
+
+
+@lru_cache(maxsize=1)  # to prove a level is to start a sandbox, seconds
+def _level(require: str, unsafe: bool) -> str:
     try:
-        with Sandbox(require=section.require_sandbox, unsafe=section.unsafe_sandbox) as sandbox:
-            return {"sandbox": sandbox.level}
+        with Sandbox(require=require, unsafe=unsafe) as sandbox:
+            return sandbox.level
     except SandboxError as error:
         raise ValueError(f"no sandbox to run written code in: {error}") from error

@@ -22,7 +22,6 @@ from archwright import inspection, report
 from archwright.campaign import Campaign
 from archwright.executor import LocalExecutor
 from archwright.recipe import AgentSection, load, with_model
-from archwright.replay import replay as replay_candidate
 from archwright.replay_calls import replay_calls
 from archwright.setup import agent_specs, check
 from evaluator.profiles import PROFILES, Profile
@@ -62,19 +61,6 @@ LARGE = HONEST.replace(
 WAIT = "        while y is not None:\n            pass\n"
 HANGS = HONEST.replace("        return self.out", f"{WAIT}        return self.out")
 RENAMED = HONEST.replace("scores", "weights").replace("rate", "slope")
-COPY = """from torch import nn
-
-from search_space.primitives.gla import GatedLinearAttention
-
-
-class Mixer(nn.Module):
-    def __init__(self, d_model, max_len, causal):
-        super().__init__()
-        self.inner = GatedLinearAttention(d_model, head=16)
-
-    def forward(self, x):
-        return self.inner(x)
-"""
 
 
 def reply(hypothesis: str, source: str = "", *edits: tuple[str, str]) -> Behaviour:
@@ -91,7 +77,7 @@ STORY = (
     ("debug", "source", "accepted"),  # it hangs in the first check that runs it
     ("debug", None, "accepted"),
     ("improve", None, "duplicate"),
-    ("improve", "copy", "accepted"),
+    ("improve", "source", "accepted"),
 )
 REPLIES = (
     reply("Heads that forget.", SYNTAX),
@@ -101,7 +87,7 @@ REPLIES = (
     reply("Smaller.", HANGS),
     reply("Does not wait.", "", (WAIT, "")),
     reply("Other names.", RENAMED),
-    reply("As it is known.", COPY),
+    reply("No names.", SYNTAX.replace("4", "8")),
 )
 ASKED = (0, 1, 2, 3, 3, 4, 5, 6)  # the agent's slot of each call
 # A key's value stands behind the key: a mixer that looks one token back learns it in these few steps.
@@ -117,7 +103,7 @@ SMALL = (
     "evaluation={profile: brief, tasks: []}",
     "agents=[{name: writer, proposer: llm, scaffold_options: {drafts: 1}}]",
     "controls=[]",
-    "references={patterns: {mlp: 2M}, seeds: 2}",
+    "references={patterns: {mlp: 2M}, seeds: 1}",
     "budget={evaluations: 6}",
     "lag=1",
 )
@@ -211,7 +197,6 @@ def test_the_honest_one_wins(ended: Ended) -> None:
 def test_the_ledger_tells_the_story(ended: Ended) -> None:
     failures = ended.rows("failures")
     assert [row["kind"] for row in failures] == ["gate"] * 5
-    assert "computes what G" in failures[-1]["detail"]
     lineage = ended.rows("lineage", ended.honest)
     assert [row["operator"] for row in lineage] == ["debug"] * 4 + ["draft"]
     assert [row["hypothesis"] for row in lineage][::4] == ["Does not wait.", "Heads that forget."]
@@ -251,8 +236,6 @@ def test_a_recipe_can_have_the_recorded_writer_once_more(ended: Ended) -> None:
         assert (answer.failure, answer.source) == (None, source)
 
 
-def test_the_search_is_replayed_without_the_model_and_its_winner_to_the_bit(ended: Ended) -> None:
+def test_the_search_is_replayed_without_the_model(ended: Ended) -> None:
     again = replay_calls(ended.folder)
     assert (again["match"], again["calls"]) == (True, len(REPLIES))
-    with Session(database.open_(ended.folder, readonly=True)) as db:
-        assert replay_candidate(db, ended.folder, ended.honest)["match"]

@@ -5,8 +5,13 @@ Gate, training and scoring are real, in the sandbox; training is that of profile
 
 from __future__ import annotations
 
+import multiprocessing
 import random
+import signal
+import sqlite3
+import time
 from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -279,3 +284,67 @@ def test_a_pattern_is_no_module_and_a_module_no_composition(tmp_path: Path) -> N
     query = "SELECT failure FROM proposal ORDER BY slot LIMIT 1"
     assert rows(tmp_path / "module", query) == [("invalid-source",)]
     assert rows(tmp_path / "composition", query) == [("invalid-pattern",)]
+
+
+# ------------------------------------------------------------------------------- a driver is killed
+
+WORDS = {"hypothesis": "h", "reasoning": "r", "expected_effect": "e"}
+REPLIES = [
+    {**WORDS, "source": HONEST.replace("nn.Module)", "nn.Module"), "edits": []},
+    {**WORDS, "source": "", "edits": [{"search": "nn.Module", "replace": "nn.Module)"}]},
+]
+TOLD = (
+    "SELECT slot, status, operator, reason, seed, seen, candidate_id, failure, detail FROM proposal",
+    "SELECT id, content_hash, name, pattern, params, flops_per_token, source_sha FROM candidate",
+    "SELECT candidate_id, name, verdict, detail FROM gate_check",
+    "SELECT candidate_id, profile, seed, state, failure, detail, steps, tokens FROM evaluation",
+    "SELECT evaluation_id, metric, split, value FROM measurement",
+    "SELECT proposal_id, operator, request_sha, reply_sha, outcome FROM llm_call",
+    "SELECT what, reason, numbers FROM decision",
+)
+
+
+def _dies(folder: Path, chosen: Recipe) -> None:
+    """A campaign whose driver is killed (SIGKILL) while its second candidate is in the sandbox."""
+    driver = multiprocessing.get_context("fork").Process(target=_drives, args=(folder, chosen))
+    driver.start()
+    until = time.monotonic() + 120
+    while not _second_is_running(folder / database.FILE):
+        assert driver.is_alive()
+        assert time.monotonic() < until, "the driver never came to its second candidate"
+        time.sleep(0.1)
+    driver.kill()
+    driver.join()
+    assert driver.exitcode == -signal.SIGKILL
+
+
+def _drives(folder: Path, chosen: Recipe) -> None:
+    written._sandbox.cache_clear()  # the other process's
+    run(folder, chosen)
+
+
+def _second_is_running(ledger: Path) -> bool:
+    query = "SELECT COUNT(*) FROM evaluation WHERE candidate_id = 2 AND state = 'running'"
+    with (
+        suppress(sqlite3.OperationalError),
+        closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)) as db,
+    ):
+        return bool(db.execute(query).fetchone()[0])
+    return False  # it is being made
+
+
+def test_a_run_whose_driver_was_killed_is_resumed_to_the_same_ledger(tmp_path: Path) -> None:
+    """A model's script: a file with a bracket missing, then an edit that puts it there."""
+    agent = {"name": "writer", "proposer": "scripted", "options": {"replies": REPLIES}}
+    agents = [{**agent, "scaffold_options": {"drafts": 1}}]
+    chosen = recipe(agents=agents, references={"patterns": {}}, confirm={"finalists": 0})
+    _dies(tmp_path / "killed", chosen)
+    assert rows(tmp_path / "killed", "SELECT COUNT(*) FROM measurement") == [(0,)]
+    Campaign.open(tmp_path / "killed").run(LocalExecutor(1))
+    run(tmp_path / "straight", chosen)
+    for query in TOLD:
+        found = rows(tmp_path / "straight", query)
+        assert found
+        assert rows(tmp_path / "killed", query) == found
+    attempts = rows(tmp_path / "killed", "SELECT attempt FROM evaluation ORDER BY id")
+    assert attempts == [(1,), (2,)]
