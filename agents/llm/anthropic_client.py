@@ -1,6 +1,6 @@
 """Anthropic's Messages API through the official SDK, with the reply as a tool call.
 
-One class, `AnthropicClient`. It does not stream, hold a conversation or offer effort or sampling
+One class, `AnthropicClient`. It does not stream, keep a conversation or offer effort or sampling
 settings, and it opens a fresh HTTP client for each call, so that nothing outlives an event loop.
 """
 
@@ -15,20 +15,24 @@ from agents.llm.replies import (
     Usage,
     clip,
     count,
+    parse_object,
     read,
+    read_tools,
     rows,
     storable,
     structured_text,
     table,
     texts,
+    tool_call,
 )
-from agents.llm.types import REPLY, Call, ModelName, Outcome, Prompt
+from agents.llm.types import REPLY, Call, Message, ModelName, Outcome, Prompt, ToolCall
 
 if TYPE_CHECKING:
     import anthropic
 
 _TOOL = "The only way to answer: call it exactly once, with the complete reply."
 _INSTRUCTION = f"Answer by calling the tool `{REPLY}` exactly once."
+_CACHED = {"type": "ephemeral"}
 _CUT_SHORT = ("max_tokens", "model_context_window_exceeded")
 
 
@@ -60,7 +64,7 @@ class AnthropicClient:
     async def _converse(self, exchange: Exchange, prompt: Prompt) -> Reading:
         import anthropic
 
-        forced = self._forced
+        forced = self._forced and not prompt.tools
         async with self._connect(exchange) as client:
             try:
                 return await self._ask(client, exchange, prompt, forced)
@@ -86,35 +90,60 @@ class AnthropicClient:
     ) -> Reading:
         body = _body(self._name.model, prompt, forced)
         raw = await client.messages.with_raw_response.create(**body)
-        return read_message(exchange.received(raw.http_response.content))
+        body = exchange.received(raw.http_response.content)
+        return read_message(body, bool(prompt.tools))
 
 
 def bodies(name: ModelName, prompt: Prompt) -> list[dict[str, Any]]:
     """Every body that the client may send for a prompt."""
+    if prompt.tools:
+        return [_body(name.model, prompt, forced=False)]
     return [_body(name.model, prompt, forced) for forced in (True, False)]
 
 
 def _body(model: str, prompt: Prompt, forced: bool) -> dict[str, Any]:
-    choice = {"type": "tool", "name": REPLY} if forced else {"type": "auto"}
+    instruction = "" if prompt.tools else f"\n\n{_INSTRUCTION}"
     return {
         "model": model,
         "max_tokens": prompt.max_output_tokens,
-        # The marker caches all before it: the tool's schema and the instructions.
+        # The marker caches all before it: the tools' schemas and the instructions.
         "system": [
-            {
-                "type": "text",
-                "text": f"{prompt.system}\n\n{_INSTRUCTION}",
-                "cache_control": {"type": "ephemeral"},
-            }
+            {"type": "text", "text": f"{prompt.system}{instruction}", "cache_control": _CACHED}
         ],
-        "messages": [{"role": turn.role, "content": turn.text} for turn in prompt.messages],
+        "messages": [{"role": turn.role, "content": _content(turn)} for turn in prompt.messages],
+        **(_tools(prompt) if prompt.tools else _reply_tool(prompt, forced)),
+    }
+
+
+def _reply_tool(prompt: Prompt, forced: bool) -> dict[str, Any]:
+    choice = {"type": "tool", "name": REPLY} if forced else {"type": "auto"}
+    return {
         "tools": [{"name": REPLY, "description": _TOOL, "input_schema": prompt.schema}],
         "tool_choice": {**choice, "disable_parallel_tool_use": True},
     }
 
 
-def read_message(body: dict[str, Any]) -> Reading:
-    """What a reply's body comes to."""
+def _tools(prompt: Prompt) -> dict[str, Any]:
+    return {
+        "tools": [
+            {"name": tool.name, "description": tool.description, "input_schema": tool.schema}
+            for tool in prompt.tools
+        ],
+        "cache_control": _CACHED,  # at the end of each request: the next one is this one and more
+    }
+
+
+def _content(turn: Message) -> Any:
+    if turn.reply:
+        return parse_object(turn.reply)["content"]
+    if turn.results:
+        found = [{"tool_use_id": result.id, "content": result.text} for result in turn.results]
+        return [{"type": "tool_result", **one} for one in found]
+    return turn.text
+
+
+def read_message(body: dict[str, Any], tools: bool = False) -> Reading:
+    """What a reply's body comes to; with ``tools``, that to a prompt which had some."""
     usage = _usage(table(body.get("usage")))
     stop = body.get("stop_reason")
     if stop == "refusal":
@@ -123,7 +152,15 @@ def read_message(body: dict[str, Any]) -> Reading:
         return Reading(Outcome.refusal, clip(f"the model refused: {why}"), usage=usage)
     if stop in _CUT_SHORT:
         return Reading(Outcome.truncated, f"the reply was cut short: {stop}", usage=usage)
-    return read(lambda: _reply(rows(body.get("content"))), usage)
+    blocks = rows(body.get("content"))
+    if tools:
+        return read_tools(lambda: _tool_calls(blocks), usage)
+    return read(lambda: _reply(blocks), usage)
+
+
+def _tool_calls(blocks: list[dict[str, Any]]) -> list[ToolCall]:
+    used = [block for block in blocks if block.get("type") == "tool_use"]
+    return [tool_call(block.get("id"), block.get("name"), block.get("input")) for block in used]
 
 
 def _reply(blocks: list[dict[str, Any]]) -> dict[str, Any]:

@@ -74,6 +74,7 @@ class Exchange:
             error=self._scrub(reading.error),
             latency_seconds=latency_seconds,
             http_attempts=self._attempts,
+            tool_calls=reading.tool_calls,
             **vars(reading.usage),
         )
 

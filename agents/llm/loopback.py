@@ -71,6 +71,11 @@ def ok(data: dict[str, Any], tokens: Tokens = TOKENS) -> Behaviour:
     return Behaviour("ok", data, tokens=tokens)
 
 
+def use(*calls: tuple[str, Any], tokens: Tokens = TOKENS) -> Behaviour:
+    """Calls of tools, each a name and its arguments; a text is sent as it is where the wire carries text."""
+    return Behaviour("use", calls, tokens=tokens)
+
+
 def text(words: str) -> Behaviour:
     return Behaviour("text", words)
 
@@ -124,10 +129,13 @@ def unless(found: Callable[[dict[str, Any]], object], message: str, then: Behavi
 
 
 def _messages(kind: str, value: Any, tokens: Tokens) -> dict[str, Any]:
-    stops = {"ok": "tool_use", "text": "end_turn", "refusal": "refusal", "truncated": "max_tokens"}
-    call = {"type": "tool_use", "id": "toolu_1", "name": "reply", "input": value}
-    thinking = {"type": "thinking", "thinking": "", "signature": "s"}
-    content = [thinking, call] if kind == "ok" else [{"type": "text", "text": value}]
+    stops = {"text": "end_turn", "refusal": "refusal", "truncated": "max_tokens"}
+    content = [{"type": "text", "text": value}]
+    if kind in ("ok", "use"):
+        used = value if kind == "use" else [("reply", value)]
+        thinking = {"type": "thinking", "thinking": "", "signature": "s"}
+        calls = [{"id": f"toolu_{i}", "name": n, "input": x} for i, (n, x) in enumerate(used, 1)]
+        content = [thinking, *({"type": "tool_use", **call} for call in calls)]
     details = {"type": "refusal", "category": "cyber", "explanation": value}
     return {
         "id": "msg_1",
@@ -135,7 +143,7 @@ def _messages(kind: str, value: Any, tokens: Tokens) -> dict[str, Any]:
         "role": "assistant",
         "model": "m",
         "content": [] if kind == "refusal" else content,
-        "stop_reason": stops[kind],
+        "stop_reason": stops.get(kind, "tool_use"),
         "stop_details": details if kind == "refusal" else None,
         "usage": {
             "input_tokens": tokens.input - tokens.cached - tokens.written,
@@ -163,6 +171,14 @@ def _responses(kind: str, value: Any, tokens: Tokens) -> dict[str, Any]:
     said: dict[str, Any] = {"type": "output_text", "text": words, "annotations": []}
     part = {"type": "refusal", "refusal": value} if kind == "refusal" else said
     cut = kind == "truncated"
+    reasoning = {"type": "reasoning", "id": "rs_1", "summary": []}
+    output = [reasoning, {"type": "message", "id": "m_1", "role": "assistant", "content": [part]}]
+    if kind == "use":
+        calls = [
+            {"call_id": i, "name": n, "arguments": arguments} for i, n, arguments in _calls(value)
+        ]
+        hidden = {**reasoning, "encrypted_content": "hidden"}
+        output = [hidden, *({"type": "function_call", **call} for call in calls)]
     return {
         "id": "resp_1",
         "object": "response",
@@ -170,10 +186,7 @@ def _responses(kind: str, value: Any, tokens: Tokens) -> dict[str, Any]:
         "model": "m",
         "status": "incomplete" if cut else "completed",
         "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
-        "output": [
-            {"type": "reasoning", "id": "rs_1", "summary": []},
-            {"type": "message", "id": "msg_1", "role": "assistant", "content": [part]},
-        ],
+        "output": output,
         "usage": _openai_usage(tokens, "input_tokens", "output_tokens"),
     }
 
@@ -184,7 +197,11 @@ def _completions(kind: str, value: Any, tokens: Tokens) -> dict[str, Any]:
         message["content"] = json.dumps(value)
     if kind == "refusal":
         message |= {"content": None, "refusal": value}
-    finish = "length" if kind == "truncated" else "stop"
+    if kind == "use":
+        called = [(i, {"name": n, "arguments": arguments}) for i, n, arguments in _calls(value)]
+        calls = [{"id": i, "type": "function", "function": one} for i, one in called]
+        message |= {"content": None, "tool_calls": calls}
+    finish = {"truncated": "length", "use": "tool_calls"}.get(kind, "stop")
     return {
         "id": "chatcmpl_1",
         "object": "chat.completion",
@@ -193,6 +210,12 @@ def _completions(kind: str, value: Any, tokens: Tokens) -> dict[str, Any]:
         "choices": [{"index": 0, "message": message, "finish_reason": finish}],
         "usage": _openai_usage(tokens, "prompt_tokens", "completion_tokens"),
     }
+
+
+def _calls(used: Sequence[tuple[str, Any]]) -> list[tuple[str, str, str]]:
+    """Ids, names and arguments of calls as OpenAI's wires have them."""
+    numbered = enumerate(used, 1)
+    return [(f"call_{i}", n, x if isinstance(x, str) else json.dumps(x)) for i, (n, x) in numbered]
 
 
 _WIRES = {

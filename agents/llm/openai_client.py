@@ -1,7 +1,7 @@
 """OpenAI's Responses API, and Chat Completions of any compatible server, through the official SDK.
 
 One class, `OpenAIClient`: a model without `base_url` is asked on Responses, one with a `base_url`
-on Chat Completions, which vLLM, Ollama and llama.cpp serve. It does not stream, hold a
+on Chat Completions, which vLLM, Ollama and llama.cpp serve. It does not stream, keep a
 conversation or offer effort or sampling settings, and it opens a fresh HTTP client for each call,
 so that nothing outlives an event loop.
 """
@@ -18,13 +18,16 @@ from agents.llm.replies import (
     Usage,
     clip,
     count,
+    parse_object,
     read,
+    read_tools,
     rows,
     structured_text,
     table,
     texts,
+    tool_call,
 )
-from agents.llm.types import REPLY, Call, ModelName, Outcome, Prompt
+from agents.llm.types import REPLY, Call, Message, ModelName, Outcome, Prompt, Tool, ToolCall
 
 if TYPE_CHECKING:
     import openai
@@ -81,14 +84,15 @@ class OpenAIClient:
     ) -> Reading:
         body = _responses_body(self._name.model, prompt)
         raw = await client.responses.with_raw_response.create(**body)
-        return read_response(exchange.received(raw.http_response.content))
+        received = exchange.received(raw.http_response.content)
+        return read_response(received, bool(prompt.tools))
 
     async def _chat_or_fall_back(
         self, client: openai.AsyncOpenAI, exchange: Exchange, prompt: Prompt
     ) -> Reading:
         import openai
 
-        structured = self._structured
+        structured = self._structured and not prompt.tools
         try:
             return await self._chat(client, exchange, prompt, structured)
         except (
@@ -107,54 +111,79 @@ class OpenAIClient:
     ) -> Reading:
         body = _chat_body(self._name.model, prompt, structured)
         raw = await client.chat.completions.with_raw_response.create(**body)
-        return read_completion(exchange.received(raw.http_response.content))
+        received = exchange.received(raw.http_response.content)
+        return read_completion(received, bool(prompt.tools))
 
 
 def bodies(name: ModelName, prompt: Prompt) -> list[dict[str, Any]]:
     """Every body that the client may send for a prompt."""
     if name.base_url is None:
         return [_responses_body(name.model, prompt)]
-    return [_chat_body(name.model, prompt, structured) for structured in (True, False)]
+    ways = (False,) if prompt.tools else (True, False)
+    return [_chat_body(name.model, prompt, structured) for structured in ways]
 
 
 def _responses_body(model: str, prompt: Prompt) -> dict[str, Any]:
     # Strict mode refuses schemas with optional fields or open maps (files by path), hence False.
+    schema = {"type": "json_schema", "name": REPLY, "schema": prompt.schema, "strict": False}
+    tools = [{"type": "function", **_function(tool), "strict": False} for tool in prompt.tools]
     return {
         "model": model,
         "instructions": prompt.system,
-        "input": _turns(prompt),
+        "input": [item for turn in prompt.messages for item in _items(turn)],
         "max_output_tokens": prompt.max_output_tokens,
-        "text": {
-            "format": {
-                "type": "json_schema",
-                "name": REPLY,
-                "schema": prompt.schema,
-                "strict": False,
-            }
-        },
+        **({"tools": tools} if tools else {"text": {"format": schema}}),
         "store": False,  # the default keeps every prompt on the provider's side for a month
     }
 
 
 def _chat_body(model: str, prompt: Prompt, structured: bool) -> dict[str, Any]:
-    fenced = "" if structured else f"\n\n{_FENCED}\n{json.dumps(prompt.schema)}"
+    fenced = f"\n\n{_FENCED}\n{json.dumps(prompt.schema)}"
+    system = prompt.system if structured or prompt.tools else prompt.system + fenced
+    turns = [message for turn in prompt.messages for message in _chat_messages(turn)]
     body: dict[str, Any] = {
         "model": model,
-        "messages": [{"role": "system", "content": prompt.system + fenced}, *_turns(prompt)],
+        "messages": [{"role": "system", "content": system}, *turns],
         "max_tokens": prompt.max_output_tokens,  # the older name is the one every server knows
     }
     if structured:
         schema = {"name": REPLY, "schema": prompt.schema, "strict": False}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    if prompt.tools:
+        body["tools"] = [{"type": "function", "function": _function(t)} for t in prompt.tools]
     return body
 
 
-def _turns(prompt: Prompt) -> list[dict[str, str]]:
-    return [{"role": turn.role, "content": turn.text} for turn in prompt.messages]
+def _function(tool: Tool) -> dict[str, Any]:
+    return {"name": tool.name, "description": tool.description, "parameters": tool.schema}
 
 
-def read_response(body: dict[str, Any]) -> Reading:
-    """What a reply's body comes to, on Responses."""
+def _items(turn: Message) -> list[dict[str, Any]]:
+    """A turn as Responses wants it."""
+    if turn.reply:
+        output = rows(parse_object(turn.reply).get("output"))
+        # What is not stored over there cannot be named, so reasoning without its content stays here.
+        return [i for i in output if i.get("type") != "reasoning" or i.get("encrypted_content")]
+    if turn.results:
+        found = [{"call_id": result.id, "output": result.text} for result in turn.results]
+        return [{"type": "function_call_output", **one} for one in found]
+    return [{"role": turn.role, "content": turn.text}]
+
+
+def _chat_messages(turn: Message) -> list[dict[str, Any]]:
+    """A turn as Chat Completions wants it."""
+    if turn.reply:
+        said = _said(parse_object(turn.reply))
+        kept = ("content", "tool_calls")
+        return [{"role": "assistant"} | {name: said[name] for name in kept if name in said}]
+    if turn.results:
+        found = [{"tool_call_id": result.id, "content": result.text} for result in turn.results]
+        return [{"role": "tool", **one} for one in found]
+    return [{"role": turn.role, "content": turn.text}]
+
+
+def read_response(body: dict[str, Any], tools: bool = False) -> Reading:
+    """What a reply's body comes to, on Responses; with ``tools``, that to a prompt which had some."""
     usage = _usage(table(body.get("usage")), "input_tokens", "output_tokens")
     parts = [part for item in rows(body.get("output")) for part in rows(item.get("content"))]
     if refusal := texts([p.get("refusal") for p in parts if p.get("type") == "refusal"]):
@@ -163,8 +192,15 @@ def read_response(body: dict[str, Any]) -> Reading:
         return _failed(table(body.get("error")), usage)
     if body.get("status") == "incomplete":
         return _cut_short(table(body.get("incomplete_details")).get("reason"), usage)
+    if tools:
+        return read_tools(lambda: _function_calls(rows(body.get("output"))), usage)
     text = texts([part.get("text") for part in parts if part.get("type") == "output_text"])
     return read(lambda: _structured(text), usage)
+
+
+def _function_calls(output: list[dict[str, Any]]) -> list[ToolCall]:
+    called = [item for item in output if item.get("type") == "function_call"]
+    return [tool_call(i.get("call_id"), i.get("name"), i.get("arguments")) for i in called]
 
 
 def _failed(error: dict[str, Any], usage: Usage) -> Reading:
@@ -181,16 +217,31 @@ def _failed(error: dict[str, Any], usage: Usage) -> Reading:
     )
 
 
-def read_completion(body: dict[str, Any]) -> Reading:
-    """What a reply's body comes to, on Chat Completions."""
+def read_completion(body: dict[str, Any], tools: bool = False) -> Reading:
+    """What a reply's body comes to, on Chat Completions; with ``tools``, that to a prompt which had some."""
     usage = _usage(table(body.get("usage")), "prompt_tokens", "completion_tokens")
-    choice = next(iter(rows(body.get("choices"))), {})
-    message = table(choice.get("message"))
+    choice, message = _choice(body), _said(body)
     if refusal := message.get("refusal"):
         return Reading(Outcome.refusal, clip(f"the model refused: {refusal}"), usage=usage)
     if choice.get("finish_reason") in ("length", "content_filter"):
         return _cut_short(choice["finish_reason"], usage)
+    if tools:
+        return read_tools(lambda: _chat_calls(rows(message.get("tool_calls"))), usage)
     return read(lambda: _structured(texts([message.get("content")])), usage)
+
+
+def _choice(body: dict[str, Any]) -> dict[str, Any]:
+    return next(iter(rows(body.get("choices"))), {})
+
+
+def _said(body: dict[str, Any]) -> dict[str, Any]:
+    """The message in a completion."""
+    return table(_choice(body).get("message"))
+
+
+def _chat_calls(called: list[dict[str, Any]]) -> list[ToolCall]:
+    found = [(call.get("id"), table(call.get("function"))) for call in called]
+    return [tool_call(id_, one.get("name"), one.get("arguments")) for id_, one in found]
 
 
 def _cut_short(reason: object, usage: Usage) -> Reading:

@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,10 @@ class Price:
     cached_input: float
     cache_write: float
     up_to: int | None = None
+
+    @property
+    def dearest_input(self) -> float:
+        return max(self.input, self.cached_input, self.cache_write)
 
 
 def load_prices(overrides: Mapping[str, Any]) -> dict[str, Price]:
@@ -75,11 +79,20 @@ def worst_case(model: ModelName, prompt: Prompt, table: Mapping[str, Price]) -> 
     (models overview, October 2026), and tables of numbers lie well below the average.
     """
     price = _find(model, table)
-    tokens = _prompt_bytes(prompt) + _FRAMING_TOKENS
+    tokens = most_tokens(prompt)
     if price is None or _beyond(price, tokens):
         return None
-    dearest = max(price.input, price.cached_input, price.cache_write)
-    return (tokens * dearest + prompt.max_output_tokens * price.output) / _MILLION
+    return (tokens * price.dearest_input + prompt.max_output_tokens * price.output) / _MILLION
+
+
+def most_of(model: ModelName, tokens: int, output: int, table: Mapping[str, Price]) -> float | None:
+    """An upper bound in USD for calls that come to so many ``tokens`` in all, at most ``output`` of them
+    output; None where the price is unknown."""
+    price = _find(model, table)
+    if price is None:
+        return None
+    dearer = max(0.0, price.output - price.dearest_input) * min(tokens, output)
+    return (tokens * price.dearest_input + dearer) / _MILLION
 
 
 def _find(model: ModelName, table: Mapping[str, Price]) -> Price | None:
@@ -96,9 +109,12 @@ def _beyond(price: Price, input_tokens: int) -> bool:
     return price.up_to is not None and input_tokens > price.up_to
 
 
-def _prompt_bytes(prompt: Prompt) -> int:
-    said = [prompt.system, json.dumps(prompt.schema), *(turn.text for turn in prompt.messages)]
-    return sum(len(text.encode("utf-8", "surrogatepass")) for text in said)
+def most_tokens(prompt: Prompt) -> int:
+    """The most input tokens that a prompt can come to: one for each byte, and the provider's framing."""
+    said = [prompt.system, json.dumps([prompt.schema, *map(asdict, prompt.tools)])]
+    for turn in prompt.messages:
+        said += [turn.text, turn.reply, *(result.text for result in turn.results)]
+    return sum(len(text.encode("utf-8", "surrogatepass")) for text in said) + _FRAMING_TOKENS
 
 
 def _price(key: str, entry: object) -> Price:

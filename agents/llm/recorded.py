@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any
 
+from agents.llm.replies import Reading
 from agents.llm.scripted import FREE
 from agents.llm.types import Call, Outcome, Prompt
 from agents.llm.wires import wire
@@ -37,7 +38,7 @@ class RecordedClient:
         bodies = self._wire.bodies(prompt)
         found = self._take({request_hash(json.dumps(body)) for body in bodies})
         self.played.append(found)
-        return self._again(found) if found else self._unrecorded(bodies)
+        return self._again(found, prompt) if found else self._unrecorded(bodies)
 
     def _take(self, hashes: set[str]) -> CallRecord | None:
         for call in self._left:
@@ -47,14 +48,18 @@ class RecordedClient:
                 return call
         return None
 
-    def _again(self, call: CallRecord) -> Call:
+    def _again(self, call: CallRecord, prompt: Prompt) -> Call:
         outcome = Outcome(call.outcome)
+        # The outcome is the recorded one; a reply that was no good is not read for more.
+        reading = Reading(outcome)
+        if outcome is Outcome.ok:
+            reading = self._wire.read(call.reply, bool(prompt.tools))
         return Call(
             provider=call.provider,
             model=call.model,
             request=call.request,
             reply=call.reply,
-            data=self._wire.data(call.reply) if outcome is Outcome.ok else None,
+            data=reading.data,
             outcome=outcome,
             error=call.error,
             input_tokens=call.input_tokens,
@@ -64,6 +69,7 @@ class RecordedClient:
             reasoning_tokens=call.reasoning_tokens,
             latency_seconds=call.latency_seconds or 0.0,
             http_attempts=call.http_attempts,
+            tool_calls=reading.tool_calls,
         )
 
     def _unrecorded(self, bodies: list[dict[str, Any]]) -> Call:

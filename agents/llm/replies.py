@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from agents.llm.types import Outcome
+from agents.llm.types import Outcome, ToolCall
 
 MAX_REPLY_BYTES = 1_000_000
 MAX_ERROR_CHARACTERS = 400
@@ -41,6 +41,7 @@ class Reading:
     error: str = ""
     data: dict[str, Any] | None = None
     usage: Usage = field(default_factory=Usage)
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 def read(extract: Callable[[], dict[str, Any]], usage: Usage) -> Reading:
@@ -49,6 +50,22 @@ def read(extract: Callable[[], dict[str, Any]], usage: Usage) -> Reading:
         return Reading(Outcome.ok, data=extract(), usage=usage)
     except Malformed as error:
         return Reading(Outcome.malformed, clip(str(error)), usage=usage)
+
+
+def read_tools(extract: Callable[[], list[ToolCall]], usage: Usage) -> Reading:
+    """`ok` with the tool calls that `extract` finds, `malformed` where there is none."""
+    if calls := extract():
+        return Reading(Outcome.ok, usage=usage, tool_calls=tuple(calls))
+    return Reading(Outcome.malformed, "the reply calls none of the tools", usage=usage)
+
+
+def tool_call(id_: object, name: object, arguments: object) -> ToolCall:
+    """A call as a provider sends it, its arguments an object or the JSON text of one."""
+    try:
+        found = parse_object(arguments) if isinstance(arguments, str) else storable(arguments)
+    except Malformed:
+        found = None
+    return ToolCall(texts([id_]), texts([name]), found)
 
 
 def parse_object(text: str) -> dict[str, Any]:

@@ -81,30 +81,64 @@ def _check_base_url(url: str) -> None:
 
 
 @dataclass(frozen=True)
-class Message:
-    """One turn of the conversation."""
+class Tool:
+    """What a model may call: a name, what it does, and the JSON schema of its arguments (an object)."""
 
-    role: Literal["user", "assistant"]
+    name: str
+    description: str
+    schema: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A model's call of a tool; ``arguments`` is None for what is no JSON object. ``id`` is the model's."""
+
+    id: str
+    name: str
+    arguments: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class ToolResult:
+    """What came of the call with this id."""
+
+    id: str
     text: str
 
 
 @dataclass(frozen=True)
+class Message:
+    """One turn of the conversation: a text; or, in a tool loop, a ``reply`` and the ``results`` of its calls.
+
+    A reply is the body that came from the model, of which all that the provider wants back goes back as it
+    was, hidden reasoning included.
+    """
+
+    role: Literal["user", "assistant"]
+    text: str = ""
+    reply: str = ""
+    results: tuple[ToolResult, ...] = ()
+
+
+@dataclass(frozen=True)
 class Prompt:
-    """One request: instructions, the turns so far, and the JSON schema of the reply (an object)."""
+    """One request: instructions, the turns so far, and how to answer: by an object of this JSON schema, or,
+    where there are ``tools``, by calling them."""
 
     system: str
     messages: tuple[Message, ...]
     schema: dict[str, Any]
     max_output_tokens: int
+    tools: tuple[Tool, ...] = ()
 
 
 class Outcome(StrEnum):
-    """How a call ended; every value but `ok` leaves `Call.data` None."""
+    """How a call ended; every value but `ok` leaves `Call.data` None and `Call.tool_calls` empty."""
 
     ok = "ok"
     refusal = "refusal"
     truncated = "truncated"
-    malformed = "malformed"  # not JSON, no structured reply, not an object, or over the size limit
+    malformed = "malformed"  # not JSON, nothing of what was asked for, or over the size limit
     rate_limited = "rate_limited"
     overloaded = "overloaded"
     server_error = "server_error"
@@ -119,6 +153,7 @@ class Outcome(StrEnum):
 class Call:
     """The record of one attempt at a completion, free of headers and of the key.
 
+    An `ok` one holds the structured reply as ``data`` or, where the prompt had tools, ``tool_calls``.
     `request` is the body that went over the wire (the last one, where a fallback or a retry sent
     several; empty where none did), `reply` the body that came back, errors included. Token counts are
     the provider's own, None where it gave none; `input_tokens` includes those read from
@@ -140,3 +175,4 @@ class Call:
     reasoning_tokens: int | None
     latency_seconds: float
     http_attempts: int
+    tool_calls: tuple[ToolCall, ...] = ()
