@@ -14,6 +14,7 @@ from typing import Any
 from agents.literature import Digest
 from agents.proposers import PROPOSERS, Proposer, Request, Writing
 from agents.scaffolds import SCAFFOLDS, Scaffold
+from agents.workspace.workbench import Workbench
 from search_space.pattern import nearest
 from search_space.space import Space
 from storage.records import Answer, Money, View
@@ -34,6 +35,7 @@ class AgentSpec:
     notes: str = ""
     literature: tuple[Digest, ...] = ()
     writing: Writing | None = None
+    bench: Workbench | None = None
 
 
 class Agent:
@@ -59,7 +61,7 @@ class Agent:
     def _request(self, view: View, seed: int) -> Request:
         decision = self.scaffold.next(view, random.Random(f"scaffold {seed}"))
         spec = self.spec
-        told = spec.goal, spec.notes, spec.literature, spec.writing
+        told = spec.goal, spec.notes, spec.literature, spec.writing, spec.bench
         return Request(decision, view, spec.space, seed, *told)
 
 

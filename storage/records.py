@@ -65,6 +65,15 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Allowance:
+    """What a slot may spend on model calls, at most; None where the recipe sets no limit."""
+
+    calls: int | None = None
+    usd: float | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
 class View:
     """What an agent sees when it is asked: the finished slots of its pool, in slot order."""
 
@@ -74,6 +83,7 @@ class View:
     rungs: int = 1  # how many the campaign has
     freedom: float = math.inf  # degrees of freedom behind that noise; infinite where it is exact
     lower_noise: tuple[tuple[float | None, float], ...] = ()  # noise and freedom at each lower rung
+    allowance: Allowance = Allowance()
 
     @property
     def in_flight(self) -> int:

@@ -138,7 +138,8 @@ def _content(turn: Message) -> Any:
         return parse_object(turn.reply)["content"]
     if turn.results:
         found = [{"tool_use_id": result.id, "content": result.text} for result in turn.results]
-        return [{"type": "tool_result", **one} for one in found]
+        results = [{"type": "tool_result", **one} for one in found]
+        return [*results, *([{"type": "text", "text": turn.text}] if turn.text else [])]
     return turn.text
 
 

@@ -164,10 +164,8 @@ def _items(turn: Message) -> list[dict[str, Any]]:
         output = rows(parse_object(turn.reply).get("output"))
         # What is not stored over there cannot be named, so reasoning without its content stays here.
         return [i for i in output if i.get("type") != "reasoning" or i.get("encrypted_content")]
-    if turn.results:
-        found = [{"call_id": result.id, "output": result.text} for result in turn.results]
-        return [{"type": "function_call_output", **one} for one in found]
-    return [{"role": turn.role, "content": turn.text}]
+    found = [{"call_id": result.id, "output": result.text} for result in turn.results]
+    return [*({"type": "function_call_output", **one} for one in found), *_text(turn)]
 
 
 def _chat_messages(turn: Message) -> list[dict[str, Any]]:
@@ -176,10 +174,12 @@ def _chat_messages(turn: Message) -> list[dict[str, Any]]:
         said = _said(parse_object(turn.reply))
         kept = ("content", "tool_calls")
         return [{"role": "assistant"} | {name: said[name] for name in kept if name in said}]
-    if turn.results:
-        found = [{"tool_call_id": result.id, "content": result.text} for result in turn.results]
-        return [{"role": "tool", **one} for one in found]
-    return [{"role": turn.role, "content": turn.text}]
+    found = [{"tool_call_id": result.id, "content": result.text} for result in turn.results]
+    return [*({"role": "tool", **one} for one in found), *_text(turn)]
+
+
+def _text(turn: Message) -> list[dict[str, Any]]:
+    return [{"role": turn.role, "content": turn.text}] if turn.text or not turn.results else []
 
 
 def read_response(body: dict[str, Any], tools: bool = False) -> Reading:

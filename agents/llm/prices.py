@@ -85,14 +85,11 @@ def worst_case(model: ModelName, prompt: Prompt, table: Mapping[str, Price]) -> 
     return (tokens * price.dearest_input + prompt.max_output_tokens * price.output) / _MILLION
 
 
-def most_of(model: ModelName, tokens: int, output: int, table: Mapping[str, Price]) -> float | None:
-    """An upper bound in USD for calls that come to so many ``tokens`` in all, at most ``output`` of them
-    output; None where the price is unknown."""
+def most_of(model: ModelName, tokens: int, table: Mapping[str, Price]) -> float | None:
+    """An upper bound in USD for calls that come to so many tokens in all, in and out; None where the price
+    is unknown."""
     price = _find(model, table)
-    if price is None:
-        return None
-    dearer = max(0.0, price.output - price.dearest_input) * min(tokens, output)
-    return (tokens * price.dearest_input + dearer) / _MILLION
+    return None if price is None else tokens * max(price.dearest_input, price.output) / _MILLION
 
 
 def _find(model: ModelName, table: Mapping[str, Price]) -> Price | None:

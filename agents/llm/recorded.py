@@ -33,6 +33,11 @@ class RecordedClient:
         self._wire, self._left, self._place = wire(model), list(calls), place
         self.played: list[CallRecord | None] = []
 
+    @property
+    def left(self) -> int:
+        """How many calls have not been played."""
+        return len(self._left)
+
     async def complete(self, prompt: Prompt) -> Call:
         """The recorded completion; never raises."""
         bodies = self._wire.bodies(prompt)

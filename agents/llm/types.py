@@ -108,7 +108,8 @@ class ToolResult:
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of the conversation: a text; or, in a tool loop, a ``reply`` and the ``results`` of its calls.
+    """One turn of the conversation: a text; or, in a tool loop, a ``reply``, or the ``results`` of its calls
+    with a text beside them or without.
 
     A reply is the body that came from the model, of which all that the provider wants back goes back as it
     was, hidden reasoning included.

@@ -18,7 +18,7 @@ HEADINGS = (
     {"# Layers you may use": "catalogue", "# Layers that exist": "catalogue"},
     {"# Rules": "rules"},
     {"# Notes of the user": "notes"},
-    {"# Reply": "reply"},
+    {"# Reply": "reply", "# Tools": "tools"},
     {"# Measured so far": "memory"},
     {"# Literature": "literature"},
     {"# Parents": "parents", "# Baseline": "baseline"},

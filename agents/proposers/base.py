@@ -8,6 +8,7 @@ from typing import ClassVar, Protocol
 
 from agents.literature import Digest
 from agents.scaffolds.base import Decision
+from agents.workspace.workbench import Workbench
 from search_space.space import Space
 from storage.records import Answer, Money, View
 
@@ -34,6 +35,7 @@ class Request:
     notes: str = ""  # the user's own, from the run folder
     literature: tuple[Digest, ...] = ()  # what models may be reminded of
     writing: Writing | None = None  # what is written; None where patterns are proposed
+    bench: Workbench | None = None  # who examines and trains files for sessions with tools
 
     @property
     def rng(self) -> random.Random:

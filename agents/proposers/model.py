@@ -7,7 +7,7 @@ ledger only the view it is given.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -25,12 +25,17 @@ from agents.llm import (
     connect,
     cost,
     load_prices,
+    most_of,
     worst_case,
 )
 from agents.memory import memory
 from agents.prompts import clean, render
 from agents.proposers.base import Request
 from agents.proposers.replies import LONGEST, BadReply, form_of
+from agents.workspace import meter
+from agents.workspace.meter import Meter
+from agents.workspace.session import Session
+from agents.workspace.tools import Desk, offered
 from search_space.pattern import Pattern
 from storage.records import Answer, CallRecord, Money
 
@@ -79,18 +84,34 @@ class ModelProposer:
         return cost(self.name, call, self._prices)
 
     def quote(self, request: Request) -> Money | None:
-        """The worst case: every repair is needed, and every reply is as long as it may be."""
+        """The worst case: every repair is needed, and every reply is as long as it may be; a session takes
+        all that it may."""
         prompt, total, most = self.prompt(request), Money(), form_of(request).repeated
+        if request.decision.limits is not None:
+            first = Money(1, self.worst(prompt))
+            return meter.quote(request.decision.limits, request.view.allowance, first, self._most)
         for _ in range(1 + self.max_repairs):
-            total += Money(1, worst_case(self.name, prompt, self._prices))
+            total += Money(1, self.worst(prompt))
             prompt = _repair(prompt, "x" * most, "x" * LONGEST)
         return total
+
+    def worst(self, prompt: Prompt) -> float | None:
+        """The most that a call can cost in USD; None where it is not known."""
+        return worst_case(self.name, prompt, self._prices)
+
+    def _most(self, tokens: int) -> float | None:
+        return most_of(self.name, tokens, self._prices)
 
     async def propose(self, request: Request) -> Answer:
         return await self.ask(self.client(request), request)
 
-    async def ask(self, client: Client, request: Request) -> Answer:
-        """The proposal that a client's replies come to, repairs included."""
+    async def ask(
+        self, client: Client, request: Request, ended: Callable[[], bool] = lambda: False
+    ) -> Answer:
+        """The proposal that a client's replies come to, repairs included; or that of a session, which where
+        it is replayed has ``ended`` when it did."""
+        if request.decision.limits is not None:
+            return await self._session(client, request, ended).hold()
         prompt, calls, error, failure = self.prompt(request), [], "", Outcome.malformed.value
         for attempt in range(1 + self.max_repairs):
             call = await client.complete(prompt)
@@ -105,10 +126,27 @@ class ModelProposer:
             prompt = _repair(prompt, _said(call, form_of(request).repeated), error)
         return request.answer(failure=failure, detail=error, calls=tuple(calls))
 
+    def _session(self, client: Client, request: Request, ended: Callable[[], bool]) -> Session:
+        limits, writing, bench = request.decision.limits, request.writing, request.bench
+        assert limits and writing and bench, "`archwright.setup.check` sees to it"
+        measured = Meter(limits, request.view.allowance, self.worst)
+        start = [node.source for node in request.decision.parents] or [writing.baseline]
+        return Session(
+            client=client,
+            prompt=self.prompt(request),
+            desk=Desk(writing.file, start[0], request.seed, bench, measured),
+            meter=measured,
+            answer=request.answer,
+            record=lambda call, turn: self._record(call, request, turn),
+            patience=self.max_repairs,
+            ended=ended,
+        )
+
     def prompt(self, request: Request) -> Prompt:
         """What is sent for this request before any repair."""
         view, space, parents = request.view, request.space, request.decision.parents
-        form = form_of(request)
+        form, limits = form_of(request), request.decision.limits
+        tools = offered() if limits else ()
         system = render(
             "system",
             catalogue=space.catalogue(),
@@ -117,9 +155,10 @@ class ModelProposer:
             notes=request.notes,
             schema=form.schema,
             writing=request.writing,
+            tools=tools,
         )
         asked = render(
-            request.decision.operator,
+            "workspace" if limits else request.decision.operator,
             memory=memory(view, self.memory_tokens, parents),
             literature=self._literature(request),
             noise=view.noise,
@@ -127,9 +166,11 @@ class ModelProposer:
             parents=parents,
             analyses=[line(parent, view, LONGEST) for parent in parents],
             writing=request.writing,
+            limits=limits,
         )
         most = self.max_output_tokens or form.output_tokens
-        return Prompt(system, (Message("user", asked),), form.schema, most)
+        schema = {} if tools else form.schema
+        return Prompt(system, (Message("user", asked),), schema, most, tools)
 
     def _literature(self, request: Request) -> list[Digest]:
         """What bears on the request."""

@@ -14,6 +14,7 @@ from typing import ClassVar
 from agents.llm import RecordedClient
 from agents.proposers.base import Request
 from agents.proposers.model import ModelProposer
+from agents.workspace.recorded import RecordedBench
 from storage.records import Answer, CallRecord, Money
 
 
@@ -42,7 +43,9 @@ class RecordedProposer:
         recorded = self.calls[turn] if turn < len(self.calls) else ()
         place = f"{self.place}, slot {turn + 1} of its own"
         client = RecordedClient(self.original.model, recorded, place)
-        answer = await self.original.ask(client, request)
+        if request.bench is not None:
+            request = replace(request, bench=RecordedBench.of(request.bench, recorded))
+        answer = await self.original.ask(client, request, ended=lambda: not client.left)
         pairs = zip(answer.calls, client.played, strict=True)
         return replace(answer, calls=tuple(_as_recorded(call, then) for call, then in pairs))
 

@@ -7,6 +7,7 @@ from agents.scaffolds.map_elites import MapElites
 from agents.scaffolds.mcts import Mcts
 from agents.scaffolds.one_shot import OneShot
 from agents.scaffolds.tournament import Tournament
+from agents.scaffolds.workspace import Workspace
 
 SCAFFOLDS: dict[str, type[Scaffold]] = {
     "one-shot": OneShot,
@@ -15,6 +16,7 @@ SCAFFOLDS: dict[str, type[Scaffold]] = {
     "mcts": Mcts,
     "evolution": Evolution,
     "map-elites": MapElites,
+    "workspace": Workspace,
 }
 
 __all__ = ["SCAFFOLDS", "Decision", "Scaffold"]

@@ -12,12 +12,23 @@ Operator = Literal["draft", "improve", "crossover", "debug"]
 
 
 @dataclass(frozen=True)
+class Limits:
+    """How far a session with tools may go: calls of the model, tokens in and out in all, seconds."""
+
+    turns: int
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Decision:
-    """What the agent does in this slot, starting from which nodes, and why."""
+    """What the agent does in this slot, starting from which nodes, and why: by one reply, or with ``limits``
+    in a session with tools."""
 
     operator: Operator
     parents: tuple[Node, ...]
     reason: str
+    limits: Limits | None = None
 
 
 def check_positive(**options: float) -> None:
