@@ -50,6 +50,7 @@ from storage.ledger import BLOBS, Ledger
 from storage.models import Candidate, Evaluation, Proposal
 from storage.records import (
     INFRASTRUCTURE,
+    Allowance,
     Answer,
     CandidateRecord,
     EvaluationPlan,
@@ -299,10 +300,10 @@ class Campaign:
     def _ask_slot(self, slot: int, agent: str, seen: int) -> bool:
         """Reserve, record and ask; False where the money does not suffice, or may not."""
         seed = derive(self.seed, "slot", slot)
-        view = self._view(agent, seen, slot)
-        quote = self.agents[agent].quote(view, seed)
-        if quote is not None and not self._affordable(quote, seen, slot):
+        afforded = self._afforded(agent, seed, seen, slot)
+        if afforded is None:
             return False
+        view, quote = afforded
         proposal = self.ledger.ask(self.id, slot, self.agent_ids[agent], seed, seen, quote)
         if slot == len(self.slots):
             self.slots.append(SlotState(agent, proposal, seen))
@@ -347,23 +348,42 @@ class Campaign:
         self._stop(f"the budget of {seconds:g} seconds is used up")
         return True
 
-    def _affordable(self, quote: Money, seen: int, slot: int) -> bool:
-        """Whether a quote fits into what is left; when it does not and nothing is in flight, the search
-        ends. A slot asked again for which there is no money left fails.
+    def _afforded(
+        self, agent: str, seed: int, seen: int, slot: int
+    ) -> tuple[View, Money | None] | None:
+        """What an agent sees, with what is left to spend, and its quote for that; None where the quote does
+        not fit. When it does not and nothing is in flight, the search ends. A slot asked again for which
+        there is no money left fails.
 
         In a reproducible campaign the slots from ``seen`` on count at their worst case, so that it does
-        not matter which of them has answered.
+        not matter which of them has answered; only where that is too much, and all have, at what they cost.
         """
         again, idle = slot < len(self.slots), self._frontier() == len(self.slots)
-        exact = again or idle or not self.recipe.reproducible
-        with self._read() as db:
-            total = queries.spent(db, None if exact else seen) + quote
-        reason = over_budget(total, self.recipe.budget)
-        if reason and ((exact and idle) or again):
+        worst, exact = [seen], [None]
+        bounds = exact if again or not self.recipe.reproducible else worst + exact * idle
+        for bound in bounds:
+            view = replace(self._view(agent, seen, slot), allowance=self._left(bound))
+            quote = self.agents[agent].quote(view, seed)
+            reason = "" if quote is None else over_budget(quote, view.allowance, self.recipe.budget)
+            if not reason:
+                return view, quote
+        if idle or again:
             self._stop(reason)
-        if reason and again:
+        if again:
             self._answered(slot, Answer("", "", failure="budget", detail=reason))
-        return not reason
+        return None
+
+    def _left(self, seen: int | None) -> Allowance:
+        """What is left of the budget, with the slots from ``seen`` on at their worst case."""
+        budget = self.recipe.budget
+        with self._read() as db:
+            spent = queries.spent(db, seen)
+        usd = budget.usd if spent.usd is None else spent.usd  # what is not known may be all of it
+        return Allowance(
+            None if budget.calls is None else budget.calls - spent.calls,
+            None if budget.usd is None else budget.usd - (usd or 0.0),
+            None if budget.seconds is None else budget.seconds - self._seconds(),
+        )
 
     def _stop(self, reason: str) -> None:
         if not self.stopped:
@@ -547,11 +567,11 @@ class Campaign:
         return [node.candidate for node in finalists if node.candidate is not None]
 
 
-def over_budget(total: Money, budget: BudgetSection) -> str:
-    """Why this total would be too much; empty when it would not."""
-    if budget.calls is not None and total.calls > budget.calls:
+def over_budget(quote: Money, left: Allowance, budget: BudgetSection) -> str:
+    """Why a quote is too much for what is left of a budget; empty when it is not."""
+    if left.calls is not None and quote.calls > left.calls:
         return f"the next proposal could exceed the budget of {budget.calls} calls"
-    if budget.usd is not None and (total.usd is None or total.usd > budget.usd):
+    if left.usd is not None and (quote.usd is None or quote.usd > left.usd):
         return f"the next proposal could exceed the budget of ${budget.usd:g}"
     return ""
 

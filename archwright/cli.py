@@ -215,7 +215,7 @@ def inspect(
         str,
         typer.Argument(
             help="leaderboard, candidates, candidate ID, lineage ID, agents, rungs, failures, spend, "
-            "calls [ID], decisions"
+            "calls [ID], transcript SLOT, decisions"
         ),
     ] = "leaderboard",
     identity: Annotated[int | None, typer.Argument(metavar="ID")] = None,
@@ -235,6 +235,8 @@ def inspect(
             console.leaderboard(rows)
         elif what in ("candidate", "calls") and identity is not None:
             console.details(rows[0])
+        elif what == "transcript":
+            console.conversation(rows)
         else:
             console.table(rows, f"{run_folder(run)}: {what}")
 

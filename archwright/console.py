@@ -106,6 +106,14 @@ def details(row: Mapping[str, Any]) -> None:
         table(value, key)
 
 
+def conversation(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print what was said, each with who said it above."""
+    for row in rows:
+        tool = f", {cell(row['tool'])}" if row["tool"] else ""
+        out.print(Text(f"\n{row['turn']}. {row['who']}{tool}", style="bold"))
+        out.print(cell(row["text"]), markup=False, soft_wrap=True)
+
+
 BOARD = ("rank", "id", "architecture", "score", "tied", "params", "FLOPs", "agent", "n")
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from agents.prompts import sections
 from archwright import report
+from archwright.transcript import transcript
 from search_space.pattern import nearest
 from storage import blobs, queries
 from storage.ledger import BLOBS
@@ -28,7 +29,7 @@ TABLES: dict[str, Callable[[Session], Rows]] = {
     "calls": queries.calls,
     "decisions": queries.decisions,
 }
-ONE = ("candidate", "lineage", "calls")
+ONE = ("candidate", "lineage", "calls", "transcript")
 
 
 def rows(
@@ -54,6 +55,8 @@ def _one(db: Session, folder: Path, what: str, identity: int) -> Rows:
             return queries.lineage(db, identity)
         case "calls":
             return [_call(db, folder, identity)]
+        case "transcript":
+            return transcript(db, folder, identity)
         case _:
             raise ValueError(f"inspect {what!r} takes no ID: only {', '.join(ONE)} do")
 

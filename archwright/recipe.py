@@ -19,6 +19,7 @@ RECIPES = HERE / "recipes" if (HERE / "recipes").is_dir() else HERE.parent / "ru
 
 MODEL_PROPOSERS = ("llm", "best-of-n")  # those that `model` and --llm are for
 RECORDED = "recorded"  # answers from the ledger of an earlier run
+CODERS = ("llm", "scripted", RECORDED)  # those that hold sessions with tools
 # Those that write source code, for `kind: module`.
 WRITERS = ("grammar", "fixed", *MODEL_PROPOSERS, "scripted", RECORDED)
 

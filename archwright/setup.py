@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import secrets
 from collections.abc import Sequence
 from itertools import product
@@ -14,9 +15,10 @@ from agents.llm import MissingKey
 from archwright import written
 from archwright.briefing import writing_of
 from archwright.candidates import space_of
-from archwright.recipe import MODEL_PROPOSERS, RECORDED, AgentSection, Recipe, RecipeError
+from archwright.recipe import CODERS, MODEL_PROPOSERS, RECORDED, AgentSection, Recipe, RecipeError
 from archwright.recordings import filled
 from archwright.schedule import Arm
+from archwright.workbench import SandboxedBench
 from evaluator.profiles import Profile, profile
 from evaluator.rungs import shares
 from search_space.pattern import Pattern, nearest
@@ -44,6 +46,7 @@ def check(recipe: Recipe) -> None:
             written.check(recipe)
         agents = [Agent(spec) for spec in agent_specs(recipe)]
         _check_keys(agents)
+        _check_sessions(agents)
         for agent in agents:
             _check_price(recipe, agent)
     except ValueError as error:
@@ -64,6 +67,17 @@ def _check_keys(agents: Sequence[Agent]) -> None:
             f"agents need keys that are not in the environment: {needs}: export them, drop those agents, "
             "or give them models with @base_url of a local server"
         )
+
+
+def _check_sessions(agents: Sequence[Agent]) -> None:
+    """Raise RecipeError for a scaffold that asks for sessions with tools where there can be none."""
+    for agent in agents:
+        limits = agent.scaffold.next(View(), random.Random(0)).limits
+        if limits and (agent.spec.bench is None or agent.spec.proposer not in CODERS):
+            raise RecipeError(
+                f"agent {agent.spec.name}: scaffold {agent.scaffold_name} is for models that write code with "
+                f"tools: it needs kind: module and a proposer of {', '.join(CODERS)}"
+            )
 
 
 def _check_price(recipe: Recipe, agent: Agent) -> None:
@@ -129,6 +143,7 @@ def _spec(recipe: Recipe, section: AgentSection, notes: str) -> AgentSpec:
         notes=notes,
         literature=load(Path(recipe.literature)) if recipe.literature else (),
         writing=writing_of(recipe),
+        bench=SandboxedBench(recipe) if recipe.kind == "module" else None,
     )
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import atexit
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import lru_cache
@@ -167,10 +168,24 @@ def evaluate(job: Job) -> Judged:
     A candidate's fault is a typed failure, the gate's with the checks that failed. Raises SandboxError
     for a fault of the sandbox, which is infrastructure's.
     """
+    with _sandboxed(job.require, job.unsafe) as sandbox:
+        return _judged(job, sandbox)
+
+
+def examine(recipe: Recipe, source: str) -> Certificate:
+    """The gate's certificate of a source that is no candidate yet. Raises SandboxError."""
+    section, terms = recipe.module, _beside_the_catalogue(terms_of(recipe, ()))
+    with _sandboxed(section.require_sandbox, section.unsafe_sandbox) as sandbox:
+        return certify(source, sandbox, terms)
+
+
+@contextmanager
+def _sandboxed(require: str, unsafe: bool) -> Iterator[Sandbox]:
+    """This process's sandbox; after a fault of it the next task starts another. Raises SandboxError."""
     try:
-        return _judged(job, _sandbox(job.require, job.unsafe))
+        yield _sandbox(require, unsafe)
     except SandboxError:
-        _sandbox.cache_clear()  # the next task starts another
+        _sandbox.cache_clear()
         raise
 
 

@@ -306,6 +306,12 @@ def calls_of(db: Session, agent: int) -> list[list[LLMCall]]:
     return list(slots.values())
 
 
+def calls_in(db: Session, slot: int) -> Sequence[LLMCall]:
+    """The calls of one slot, oldest first, without those that are lost."""
+    query = select(LLMCall).join(Proposal).where(Proposal.slot == slot, LLMCall.outcome != "lost")
+    return db.scalars(query.order_by(LLMCall.id)).all()
+
+
 def calls(db: Session, limit: int | None = None) -> list[dict[str, Any]]:
     """Model calls, oldest first."""
     columns = [c for c in LLMCall.__table__.columns if c.name not in ("request_sha", "reply_sha")]

@@ -252,5 +252,8 @@ class ScriptedProposer(ModelProposer):
     def price(self, call: Call) -> float:
         return 0.0
 
+    def worst(self, prompt: Prompt) -> float:
+        return 0.0
+
     def quote(self, request: Request) -> None:
         return None
