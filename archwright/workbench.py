@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 # What needs torch is imported where it is used: the process of an agent that asks for nothing stays small.
 SHOWN = 1_500  # characters of each finding
 EXAMPLES, TOKENS = 2, 128  # of a task's training data that are shown, and of each at most
+HEAD = (
+    f"Training examples, the first {TOKENS} tokens of each at most: the label of a position is what its logits "
+    "are to name; where it is -, nothing is asked."
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class SandboxedBench:
 
     @cached_property
     def material(self) -> Mapping[str, str]:
-        return {"examples.txt": "\n\n".join(_examples(self.recipe))}
+        return {"examples.txt": "\n\n".join([HEAD, *_examples(self.recipe)])}
 
     def check(self, files: Mapping[str, str]) -> None:
         from sandbox.workspace import Workspace
@@ -80,11 +84,9 @@ def _examples(recipe: Recipe) -> list[str]:
 
     found = []
     for name, task in profile(recipe.evaluation.profile).named(recipe.evaluation.tasks):
-        split = task.split("train", 0)
-        for inputs, labels in zip(split.inputs[:EXAMPLES], split.labels[:EXAMPLES], strict=True):
+        split = replace(task, train_size=EXAMPLES).split("train", 0)
+        for inputs, labels in zip(split.inputs, split.labels, strict=True):
             told = " ".join("-" if y == IGNORE else str(y) for y in labels[:TOKENS].tolist())
             read = " ".join(map(str, inputs[:TOKENS].tolist()))
-            found.append(
-                f"{name}, the first {TOKENS} tokens at most\ninputs: {read}\nlabels: {told}"
-            )
+            found.append(f"{name}\ninputs: {read}\nlabels: {told}")
     return found

@@ -14,7 +14,7 @@ from storage.records import View
 class Workspace:
     """Draft while nothing has a score, then improve the best, each time in a session within the limits."""
 
-    def __init__(self, turns: int = 30, tokens: int = 400_000, seconds: float = 900.0) -> None:
+    def __init__(self, turns: int = 30, tokens: int = 500_000, seconds: float = 900.0) -> None:
         check_positive(turns=turns, tokens=tokens, seconds=seconds)
         self.limits = Limits(turns, tokens, seconds)
 

@@ -26,6 +26,7 @@ from agents.proposers import Request, Writing
 from agents.proposers.model import ModelProposer
 from agents.proposers.replies import FILE, PATTERN
 from agents.scaffolds import Decision
+from agents.scaffolds.base import Limits
 from archwright import inspection
 from archwright.briefing import writing_of
 from archwright.campaign import Campaign
@@ -132,11 +133,13 @@ def texts() -> dict[str, str]:
     """The text of every template of an operator, and of the two that are not one's own."""
     said = {operator: prompt(operator).messages[0].text for operator in OPERATORS}
     code = {f"{operator}-code": code_prompt(operator).messages[0].text for operator in CODE}
+    session = Decision("improve", CODE["improve"], "r", Limits(30, 500_000, 900.0))
     lines = [line(n, VIEW) for n in NODES]
     repair = render("repair", error="pattern 'A+Q', column 3: unknown code 'Q'")
     return {
         **said,
         **code,
+        "workspace-code": code_prompt("improve", decision=session).messages[0].text,
         "system": prompt("draft").system,
         "system-code": code_prompt("draft").system,
         "analyze": "\n".join(lines),

@@ -43,6 +43,7 @@ WORDS = {"hypothesis": "h", "reasoning": "r", "expected_effect": "e"}
 SUBMIT = {"submit": WORDS}
 MOST_OUTPUT = 300
 PRICE = {"input": 1.0, "output": 5.0}
+USUAL, AMPLE = Limits(30, 400_000, 900.0), Limits(30, 10**7, 900.0)
 WIRES = ("anthropic:m", "openai:m", "openai:m@{url}/v1")
 
 
@@ -61,7 +62,7 @@ class Bench(SandboxedBench):
         return Report(PASS, f"score {len(source)} with seed {seed}")
 
 
-def request(limits: Limits = Limits(30, 400_000, 900.0), parent: str = "", **view: Any) -> Request:
+def request(limits: Limits = USUAL, parent: str = "", **view: Any) -> Request:
     nodes = (
         [Node(0, "a", 1, "X", "draft", "", (), "accepted", 0.5, source=parent)] if parent else []
     )
@@ -296,7 +297,7 @@ def over_http(
     wire: str,
     patch: pytest.MonkeyPatch,
     script: Any,
-    limits: Limits = Limits(30, 10**7, 900.0),
+    limits: Limits = AMPLE,
     **view: Any,
 ) -> tuple[Answer, Loopback]:
     """A session with a model at a server, and the server."""
