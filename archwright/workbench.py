@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 SHOWN = 1_500  # characters of each finding
 EXAMPLES, TOKENS = 2, 128  # of a task's training data that are shown, and of each at most
 HEAD = (
-    f"Training examples, the first {TOKENS} tokens of each at most: the label of a position is what its logits "
-    "are to name; where it is -, nothing is asked."
+    f"Training examples, the first {TOKENS} tokens of each at most. The label of a position is what its "
+    "logits are to name; where it is -, nothing is asked."
 )
 
 
