@@ -111,7 +111,18 @@ def conversation(rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         tool = f", {cell(row['tool'])}" if row["tool"] else ""
         out.print(Text(f"\n{row['turn']}. {row['who']}{tool}", style="bold"))
-        out.print(cell(row["text"]), markup=False, soft_wrap=True)
+        out.print(cell(_told(row)), markup=False, soft_wrap=True)
+
+
+def _told(row: Mapping[str, Any]) -> str:
+    """A text; of a tool's call the arguments, one after the other, with their lines as lines."""
+    try:
+        found = json.loads(row["text"]) if row["who"] == "agent" and row["tool"] else None
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        return str(row["text"])
+    return "\n".join(f"{key}: {value}" for key, value in found.items()) or "no arguments"
 
 
 BOARD = ("rank", "id", "architecture", "score", "tied", "params", "FLOPs", "agent", "n")
