@@ -18,7 +18,7 @@ import numpy as np
 from scipy import stats
 
 from agents.agent import Agent, AgentSpec
-from agents.scaffolds import SCAFFOLDS
+from agents.scaffolds import SCAFFOLDS, WITH_TOOLS
 from archwright.laboratory import Table, label, load
 from archwright.simulation import LAG, regrets
 from archwright.standings import rank_correlation
@@ -41,7 +41,11 @@ SLOW = {"greedy": 100}  # once all neighbours of its best are known, it keeps as
 POLICIES = (
     Policy("random", "one-shot"),
     Policy("bayes", "one-shot", 32),
-    *(Policy("evolution", scaffold, SLOW.get(scaffold, MOST)) for scaffold in SCAFFOLDS),
+    *(
+        Policy("evolution", scaffold, SLOW.get(scaffold, MOST))
+        for scaffold in SCAFFOLDS
+        if scaffold not in WITH_TOOLS
+    ),
 )
 
 

@@ -7,6 +7,7 @@ agents` drive the real SDKs against it. It is no model, checks no key and leaves
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
@@ -24,6 +25,7 @@ from typing import Any, NamedTuple
 
 INPUT, CACHED, WRITTEN, OUTPUT, REASONING = 100, 20, 10, 40, 15
 HUGE = 2_000_000
+_IDS = itertools.count(1)  # of tools' calls, each another, as the providers have it
 
 
 class Tokens(NamedTuple):
@@ -134,7 +136,7 @@ def _messages(kind: str, value: Any, tokens: Tokens) -> dict[str, Any]:
     if kind in ("ok", "use"):
         used = value if kind == "use" else [("reply", value)]
         thinking = {"type": "thinking", "thinking": "", "signature": "s"}
-        calls = [{"id": f"toolu_{i}", "name": n, "input": x} for i, (n, x) in enumerate(used, 1)]
+        calls = [{"id": f"toolu_{next(_IDS)}", "name": name, "input": x} for name, x in used]
         content = [thinking, *({"type": "tool_use", **call} for call in calls)]
     details = {"type": "refusal", "category": "cyber", "explanation": value}
     return {
@@ -214,8 +216,8 @@ def _completions(kind: str, value: Any, tokens: Tokens) -> dict[str, Any]:
 
 def _calls(used: Sequence[tuple[str, Any]]) -> list[tuple[str, str, str]]:
     """Ids, names and arguments of calls as OpenAI's wires have them."""
-    numbered = enumerate(used, 1)
-    return [(f"call_{i}", n, x if isinstance(x, str) else json.dumps(x)) for i, (n, x) in numbered]
+    texts = [(name, x if isinstance(x, str) else json.dumps(x)) for name, x in used]
+    return [(f"call_{next(_IDS)}", name, text) for name, text in texts]
 
 
 _WIRES = {

@@ -9,6 +9,7 @@ from agents.scaffolds.one_shot import OneShot
 from agents.scaffolds.tournament import Tournament
 from agents.scaffolds.workspace import Workspace
 
+WITH_TOOLS = ("workspace",)  # whose slots are sessions: for models that write code, and nobody else
 SCAFFOLDS: dict[str, type[Scaffold]] = {
     "one-shot": OneShot,
     "greedy": Greedy,
@@ -19,4 +20,4 @@ SCAFFOLDS: dict[str, type[Scaffold]] = {
     "workspace": Workspace,
 }
 
-__all__ = ["SCAFFOLDS", "Decision", "Scaffold"]
+__all__ = ["SCAFFOLDS", "WITH_TOOLS", "Decision", "Scaffold"]

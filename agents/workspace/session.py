@@ -6,7 +6,7 @@ of it was refused or is the turn before once more, may be followed by as many su
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from agents.llm import Call, Client, Message, Outcome, Prompt
@@ -39,7 +39,7 @@ class Session:
     ended: Callable[[], bool]
     calls: list[CallRecord] = field(default_factory=list)
     idle: int = 0  # turns in a row that came to nothing
-    before: tuple[ToolCall, ...] = ()
+    before: Sequence[tuple[str, object]] = ()  # the calls of the last turn
     stands: str = ""  # what passed the gate, as the model has been told
 
     async def hold(self) -> Answer:
@@ -71,15 +71,16 @@ class Session:
     async def _go_on(self, call: Call) -> str:
         """Carry out what a turn asks for and put it into the prompt; the last thing that was wrong."""
         results, errors = list[ToolResult](), [call.error]
+        asked = [(one.name, one.arguments) for one in call.tool_calls]
         for one in call.tool_calls:
             if self.meter.seconds_left <= 0 and one.name != SUBMIT:
                 continue  # nor is there another call, so that nobody is told
-            text, error = await self._result(one, again=call.tool_calls == self.before)
+            text, error = await self._result(one, again=asked == self.before)
             results.append(ToolResult(one.id, text))
             errors.append(error)
             if self.desk.submitted is not None:
                 break
-        self.before = call.tool_calls
+        self.before = asked
         self.idle = self.idle + 1 if all(errors[-len(results) :]) else 0
         self._say(call, tuple(results))
         return errors[-1]
@@ -95,14 +96,10 @@ class Session:
 
     def _say(self, call: Call, results: tuple[ToolResult, ...]) -> None:
         """Put a turn and what came of it into the prompt; of one that called nothing, that it did not."""
-        said = (
-            Message("assistant", reply=call.reply) if results else Message("assistant", "(no call)")
-        )
-        told = (
-            self.meter.told()
-            if results
-            else f"{REFUSED}{call.error}. Call a tool.\n{self.meter.told()}"
-        )
+        said, told = Message("assistant", reply=call.reply), self.meter.told()
+        if not results:
+            said = Message("assistant", "(no call)")
+            told = f"{REFUSED}{call.error}. Call a tool.\n{told}"
         answer = Message("user", told, results=results)
         self.prompt = replace(self.prompt, messages=(*self.prompt.messages, said, answer))
 

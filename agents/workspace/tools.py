@@ -33,7 +33,7 @@ class Desk:
     """One session's files and what has come of them.
 
     ``file`` is the one that is submitted, ``start`` what is in it at first, if anything; ``seed`` that of the
-    probes. ``passed`` is the source that last passed the gate, ``submitted`` an answer's fields.
+    probes. ``passed`` is the changed source that last passed the gate, ``submitted`` an answer's fields.
     """
 
     file: str
@@ -99,7 +99,7 @@ class Desk:
     async def run_gate(self) -> str:
         source = self._source()
         report = await asyncio.to_thread(self.bench.gate, source)
-        if report.verdict == PASS:
+        if report.verdict == PASS and not self._unchanged(source):
             self.passed = source
         return str(report)
 
@@ -109,13 +109,16 @@ class Desk:
 
     async def submit(self, hypothesis: str, reasoning: str, expected_effect: str) -> str:
         source = self._source()
-        if self.start and same(source, self.start):
+        if self._unchanged(source):
             raise Refused(f"{self.file} does what it did at the start: change something")
         prose = {"hypothesis": hypothesis, "reasoning": reasoning}
         prose["expected_effect"] = expected_effect
         cut = {name: text[:LONGEST] for name, text in prose.items()}
         self.submitted = {**cut, "source": source}
         return "submitted"
+
+    def _unchanged(self, source: str) -> bool:
+        return bool(self.start) and same(source, self.start)
 
     def _source(self) -> str:
         if not self.files.get(self.file):

@@ -29,6 +29,7 @@ SMALL: dict[str, dict[str, float]] = {
     "mcts": {"children": 2, "debug_depth": 2},
     "evolution": {"islands": 2, "generation": 3, "migrate_every": 2},
     "map-elites": {"drafts": 3, "bins": 2},
+    "workspace": {"turns": 3},
 }
 searches = st.tuples(st.integers(0, 10**6), st.integers(0, 40), st.integers(1, 6))
 

@@ -272,10 +272,12 @@ def test_three_turns_in_a_row_that_come_to_nothing_end_it() -> None:
     assert "there is no tool 'launch'" in answer.detail
 
 
-def test_a_model_that_does_the_same_for_ever_is_stopped() -> None:
-    answer = played([write("x = 1\n"), *[{"list": {}}] * 20])
-    assert (answer.failure, len(answer.calls)) == ("invalid-reply", 5)
-    assert "the turn before once more" in answer.detail
+def test_a_model_that_does_the_same_for_ever_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = [use(("write", {"path": "mixer.py", "text": "x"})), *[use(("list", {}))] * 20]
+    for wire in WIRES:
+        answer, _ = over_http(wire, monkeypatch, turns)
+        assert (answer.failure, len(answer.calls)) == ("invalid-reply", 5)
+        assert "the turn before once more" in answer.detail
 
 
 def test_a_model_that_only_talks_is_stopped_and_what_it_said_is_kept() -> None:
@@ -402,6 +404,12 @@ def test_a_limit_leaves_what_last_passed_the_gate_if_the_model_knew(
     ):
         answer, _ = over_http("anthropic:m", monkeypatch, Endless(), Limits(turns, 10**7, 900.0))
         assert (answer.failure, answer.source, len(answer.calls)) == (failure, source, turns)
+
+
+def test_a_limit_does_not_submit_the_parent_again() -> None:
+    limits = Limits(2, 10**7, 900.0)
+    answer = played([{"run_gate": {}}, {"list": {}}], request(limits, parent="good = 1\n"))
+    assert (answer.failure, results(answer)) == ("budget", ["pass\ncausality: it says so"])
 
 
 def test_a_quote_is_the_most_and_no_more_than_there_is() -> None:
