@@ -24,6 +24,7 @@ from archwright import written
 from archwright.candidates import composition, job_of, profile_label, space_of
 from archwright.environment import facts
 from archwright.executor import Executor, Fault
+from archwright.primitives import take
 from archwright.promotion import Advance, next_advance, raised
 from archwright.provenance import check_unchanged
 from archwright.recipe import BudgetSection, Recipe, parse
@@ -125,16 +126,18 @@ class Campaign:
 
     @classmethod
     def create(cls, recipe: Recipe, folder: Path, workers: int) -> Campaign:
-        """A new campaign in a new run folder.
+        """A new campaign in a new run folder; what it takes from earlier runs must pass the gate first.
 
         Raises RecipeError before anything is written, and LedgerError for the folder.
         """
         check(recipe)
         lag = lag_of(recipe, workers)
         recipe = salted(anchored(recipe)).model_copy(update={"workers": workers, "lag": lag})
+        recipe, taken = take(recipe)
         ledger = Ledger(database.create(folder), folder, _session())
         stored, records = recipe.model_dump(mode="json"), agent_records(recipe)
-        ledger.begin(recipe.name, stored, recipe.seed, lag, workers, records)
+        found = [(one.candidate, one.certificate) for one in taken]
+        ledger.begin(recipe.name, stored, recipe.seed, lag, workers, records, found)
         return cls(folder, ledger)
 
     @classmethod
@@ -423,8 +426,9 @@ class Campaign:
         that is none."""
         if self.recipe.kind == "module" and agent != REFERENCES:
             return written.module(answer.source, self.recipe)
-        pattern = self._pattern(agent, answer.pattern or "")
-        return composition(pattern, self.space.preset, self.names.get(str(pattern)))
+        pattern, space = self._pattern(agent, answer.pattern or ""), self.space
+        name = self.names.get(str(pattern))
+        return composition(pattern, space.preset, name, space.written)
 
     def _pattern(self, agent: str, text: str) -> Pattern:
         """A proposed pattern in canonical form. Raises ValueError for one outside the space."""
@@ -478,7 +482,7 @@ class Campaign:
 
     def _work(self, db: Session, row: Evaluation) -> tuple[Callable[..., Result], Any]:
         """The task and the job of an evaluation."""
-        if self.recipe.kind == "composition":
+        if not self.recipe.sandboxed:
             return evaluate, self._job(db, row)
         candidate = row.candidate
         gated = candidate.kind == "module" and not candidate.prints
@@ -498,7 +502,7 @@ class Campaign:
         return [written.known_as(f"candidate {row.id}", row.prints) for row in rows]
 
     def _job(self, db: Session, row: Evaluation) -> Job:
-        """The job of a composition, going on from where the rung below stopped."""
+        """The job of a plain evaluation, going on from where the rung below stopped."""
         job = job_of(self.recipe, row.candidate.pattern, row.seed, row.sealed, row.rung)
         name = queries.checkpoint(db, row)
         return replace(job, checkpoint=blobs.get(self.folder / BLOBS, name)) if name else job

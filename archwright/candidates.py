@@ -4,32 +4,61 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-from archwright.recipe import Recipe
+from archwright.recipe import Recipe, WrittenSection
 from evaluator.evaluate import Job
 from evaluator.profiles import profile
 from evaluator.rungs import shares
+from sandbox.gate.copies import structure
+from sandbox.gate.cost import cost_of
 from search_space.pattern import Pattern
 from search_space.presets import Preset, preset
 from search_space.space import Space
+from search_space.written import Written
 from storage.records import CandidateRecord
 
 
 def space_of(recipe: Recipe) -> Space:
     """The space that a recipe searches."""
-    section = recipe.space
-    return Space(section.primitives, *section.layers, section.preset, section.options)
+    section, size = recipe.space, preset(recipe.space.preset)
+    written = tuple(_written(code, one, size) for code, one in section.written.items())
+    return Space(section.primitives, *section.layers, size.name, section.options, written)
 
 
-def composition(pattern: Pattern, preset_name: str, name: str | None = None) -> CandidateRecord:
+def _written(code: str, section: WrittenSection, size: Preset) -> Written:
+    """A written primitive as agents know it."""
+    title = (
+        f"written mixer, candidate {section.candidate} of {Path(section.run).name}, not for [ | ]"
+    )
+    cost = cost_of(section.params, section.flops_per_token, section.state)
+    return Written(code, title, identity(section.source), cost, size.width, size.length)
+
+
+@lru_cache(maxsize=64)
+def identity(source: str) -> str:
+    """A hash of written code: of its syntax tree without layout, comments and names, if it has one."""
+    return structure(source) or hashlib.sha256(source.encode()).hexdigest()
+
+
+def composition(
+    pattern: Pattern,
+    preset_name: str,
+    name: str | None = None,
+    written: Sequence[Written] = (),
+) -> CandidateRecord:
     """The candidate of a pattern at a preset. Its identity is the expanded layers and the preset's
-    sizes, not its name or how it was written. Raises ValueError for options a primitive refuses."""
+    sizes, not its name or how it was written; a written primitive stands in it by its source, not by its
+    code. Raises ValueError for options a primitive refuses."""
     size = preset(preset_name)
-    space = Space((), 1, len(pattern), preset_name)
+    space = Space((), 1, len(pattern), preset_name, written=tuple(written))
     cost = space.cost(pattern)
-    content = json.dumps(["composition", pattern.hash, sizes_of(size)], sort_keys=True)
+    named = _by_source(pattern, {one.code: one.identity for one in written})
+    content = json.dumps(["composition", named.hash, sizes_of(size)], sort_keys=True)
     return CandidateRecord(
         content_hash=hashlib.sha256(content.encode()).hexdigest(),
         kind="composition",
@@ -40,6 +69,11 @@ def composition(pattern: Pattern, preset_name: str, name: str | None = None) -> 
         state_bytes=cost.state_bytes(),
         name=name,
     )
+
+
+def _by_source(pattern: Pattern, identities: dict[str, str]) -> Pattern:
+    layers = (replace(x, code=identities.get(x.code, x.code)) for x in pattern.layers)
+    return Pattern(tuple(layers))
 
 
 def sizes_of(size: Preset) -> dict[str, Any]:
@@ -55,7 +89,7 @@ def profile_label(recipe: Recipe) -> str:
     """
     section = recipe.evaluation
     label = f"{section.profile}#{profile(section.profile).narrow(section.tasks).fingerprint}"
-    return label if recipe.kind == "composition" else f"{label}/{recipe.kind}"
+    return f"{label}/module" if recipe.sandboxed else label
 
 
 def job_of(recipe: Recipe, pattern: str, seed: int, sealed: bool, rung: int) -> Job:

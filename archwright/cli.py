@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from archwright.folders import run_folder
+
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
@@ -73,11 +75,6 @@ def fail(message: str, code: int, as_json: bool) -> None:
 
         emit({"error": message, "exit_code": code})
     raise typer.Exit(code)
-
-
-def run_folder(run: Path) -> Path:
-    """A run folder as given, or by its name under runs/."""
-    return run if run.exists() or not (Path("runs") / run).exists() else Path("runs") / run
 
 
 @contextmanager
@@ -214,8 +211,8 @@ def inspect(
     what: Annotated[
         str,
         typer.Argument(
-            help="leaderboard, candidates, candidate ID, lineage ID, agents, rungs, failures, spend, "
-            "calls [ID], transcript SLOT, decisions"
+            help="leaderboard, candidates, candidate ID, lineage ID, primitives, agents, rungs, failures, "
+            "spend, calls [ID], transcript SLOT, decisions"
         ),
     ] = "leaderboard",
     identity: Annotated[int | None, typer.Argument(metavar="ID")] = None,

@@ -57,7 +57,8 @@ def search(recipe: Recipe) -> tuple[int, Fraction]:
 
 
 def probe(recipe: Recipe) -> tuple[float, int]:
-    """Seconds and tokens of one evaluation of a model of all the space's primitives, on one thread.
+    """Seconds and tokens of one evaluation of a model of all the space's primitives, on one thread; written
+    ones run in the sandbox only, and are taken to be as slow as the others, or as attention.
 
     Raises RecipeError for a model that does not fit into a worker's memory.
     """
@@ -78,11 +79,8 @@ def probe(recipe: Recipe) -> tuple[float, int]:
 
 def probe_step(recipe: Recipe, task: Task, data: Split, training: Training) -> tuple[float, int]:
     """Seconds and tokens of one step."""
-    size, depth, codes = (
-        preset(recipe.space.preset),
-        recipe.space.layers[1],
-        recipe.space.primitives,
-    )
+    size, depth, space = preset(recipe.space.preset), recipe.space.layers[1], recipe.space
+    codes = [code for code in space.primitives if code not in space.written] or ["A"]
     torch.manual_seed(seed_of(0, "probe"))
     pattern = Pattern.of([codes[i % len(codes)] for i in range(depth)])
     model = Model(pattern, size, task.vocab, task.head(size.width))

@@ -22,6 +22,7 @@ Rows = list[dict[str, Any]]
 TABLES: dict[str, Callable[[Session], Rows]] = {
     "leaderboard": report.leaderboard,
     "candidates": report.candidates,
+    "primitives": report.primitives,
     "agents": report.agents,
     "rungs": report.rungs,
     "failures": report.failures,

@@ -5,6 +5,7 @@ Reads, overrides and validates; it starts nothing. Unknown keys are errors that 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,7 @@ RECORDED = "recorded"  # answers from the ledger of an earlier run
 CODERS = ("llm", "scripted", RECORDED)  # those that hold sessions with tools
 # Those that write source code, for `kind: module`.
 WRITERS = ("grammar", "fixed", *MODEL_PROPOSERS, "scripted", RECORDED)
+DEFAULT_CODES = ("A", "M", "Mb")
 
 
 class RecipeError(ValueError):
@@ -32,13 +34,59 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class WrittenSection(Section):
+    """A primitive that an earlier run wrote; all but ``ledger`` is filled in when a run begins."""
+
+    ledger: str
+    source: str = ""
+    params: int = 0
+    flops_per_token: float = 0.0
+    state: int = 0
+
+    @field_validator("ledger")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        if not re.fullmatch(r"ledger:.+/[0-9]{1,9}", value):
+            raise ValueError(
+                "a written primitive is ledger:RUN/ID, a run's folder or name and a candidate of it, "
+                f"not {value!r}"
+            )
+        return value
+
+    @property
+    def run(self) -> str:
+        """The run's folder or name."""
+        return self.ledger.removeprefix("ledger:").rpartition("/")[0]
+
+    @property
+    def candidate(self) -> int:
+        """The candidate's id in that run."""
+        return int(self.ledger.rpartition("/")[2])
+
+
 class SpaceSection(Section):
     """What is searched."""
 
-    primitives: tuple[str, ...] = ("A", "M", "Mb")
+    primitives: tuple[str, ...] = DEFAULT_CODES
+    written: dict[str, WrittenSection] = {}
     layers: tuple[int, int] = (6, 8)
     preset: str = "mini"
     options: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_origins(cls, data: Any) -> Any:
+        """``primitives`` as codes, those of `{X: ledger:RUN/ID}` also in ``written``; such a mapping in
+        place of the list adds to the default."""
+        given = data.get("primitives") if isinstance(data, dict) else None
+        if isinstance(given, dict):
+            given = [*DEFAULT_CODES, given]
+        if not isinstance(given, list):
+            return data
+        origins = {k: v for item in given if isinstance(item, dict) for k, v in item.items()}
+        codes = [code for item in given for code in (item if isinstance(item, dict) else [item])]
+        written = {code: {"ledger": origin} for code, origin in origins.items()}
+        return {**data, "primitives": codes, "written": {**data.get("written", {}), **written}}
 
     @field_validator("layers", mode="before")
     @classmethod
@@ -53,6 +101,19 @@ class SpaceSection(Section):
             )
         if not self.primitives:
             raise ValueError("primitives needs at least one code, e.g. [A, M]")
+        return self
+
+    @model_validator(mode="after")
+    def _coded(self) -> SpaceSection:
+        for code in self.written:
+            if not re.fullmatch(r"[A-Z][a-z]*", code):
+                raise ValueError(
+                    f"primitives: a code is a capital letter, then lower-case letters, not {code!r}"
+                )
+            if self.primitives.count(code) != 1:
+                raise ValueError(
+                    f"primitives has the written {code} not once: give each its own code"
+                )
         return self
 
 
@@ -153,6 +214,11 @@ class Recipe(Section):
             raise ValueError(f"agent name {sorted(twice)[0]!r} is used twice: rename one")
         return self
 
+    @property
+    def sandboxed(self) -> bool:
+        """Whether candidates may hold written code, so that all are trained and scored in the sandbox."""
+        return self.kind == "module" or bool(self.space.written)
+
 
 def load(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe of a file or of a shipped name, with `key.path=value` overrides. Raises RecipeError."""
@@ -251,16 +317,15 @@ def _fields_at(location: tuple[int | str, ...]) -> list[str]:
     """The names of the fields of the section at a place of the recipe."""
     section: type[BaseModel] = Recipe
     for key in location:
-        if isinstance(key, str):
-            section = _section(section.model_fields[key].annotation)
+        if key in section.model_fields:  # else a place in a list or a mapping of sections
+            section = _section(section.model_fields[str(key)].annotation)
     return list(section.model_fields)
 
 
 def _section(annotation: Any) -> type[BaseModel]:
-    """The section in an annotation such as `Section` or `tuple[Section, ...]`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next(a for a in annotation.__args__ if isinstance(a, type))
+    """The section in an annotation such as `Section`, `tuple[Section, ...]` or `dict[str, Section]`."""
+    inside = (annotation, *getattr(annotation, "__args__", ()))
+    return next(a for a in inside if isinstance(a, type) and issubclass(a, BaseModel))
 
 
 def _flat(error: Exception) -> str:

@@ -53,7 +53,7 @@ def replay(db: Session, folder: Path, identity: int | None) -> dict[str, Any]:
 def _again(recipe: Recipe, folder: Path, row: Evaluation) -> Result:
     """The evaluation in this process; of written code in a sandbox, without its gate."""
     candidate, which = row.candidate, (row.seed, row.sealed, row.rung)
-    if recipe.kind == "composition":
+    if not recipe.sandboxed:
         return evaluate(job_of(recipe, candidate.pattern, *which))
     sha = candidate.source_sha
     source = blobs.get(folder / BLOBS, sha).decode() if sha else None

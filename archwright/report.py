@@ -46,14 +46,14 @@ def leaderboard(db: Session, limit: int | None = None) -> list[dict[str, Any]]:
     """Ranked candidates: those confirmed on the sealed split first, then what the search saw, the last
     rung before the others: only scores of one rung compare.
 
-    ``flops_ratio`` is FLOPs per token over those of the ledger's first candidate, the first reference
+    ``flops_ratio`` is FLOPs per token over those of the first candidate proposed, the first reference
     where the recipe has one: candidates of other depths do not cost the same. ``standin``
     says that the data were generated in place of a benchmark's, so that no published score compares;
     ``shortcuts`` what blind rules reach on the same data.
     """
     finders, known, beside = _finders(db), queries.candidates(db), queries.means(db, _is_beside)
     ranked = ladder(_scores(db), recipe_of(db).confirm.level)[:limit]
-    norm = next((c.flops_per_token for c in known.values()), 1.0)  # of the first reference
+    norm = next((known[c].flops_per_token for c in finders), 1.0)  # of the first reference
     return [
         _row(s, known[s.candidate], finders.get(s.candidate, ""), norm)
         | _beside(beside.get((s.candidate, s.sealed), {}))
@@ -311,6 +311,16 @@ def _agent(agent: Agent, proposals: list[Proposal], scores: list[Scores]) -> dic
         "rung": rung,
         "best_seen": best,
     }
+
+
+def primitives(db: Session) -> list[dict[str, Any]]:
+    """The written primitives that the run took from earlier ones, with the candidate here that holds the
+    source and the certificate."""
+    known = {c.name: c.id for c in queries.candidates(db).values() if c.kind == "module"}
+    return [
+        {"code": code, "candidate": known[one.ledger], **one.model_dump(exclude={"source"})}
+        for code, one in recipe_of(db).space.written.items()
+    ]
 
 
 def failures(db: Session, limit: int | None = None) -> list[dict[str, Any]]:

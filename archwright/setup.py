@@ -12,10 +12,19 @@ from typing import Any
 from agents.agent import Agent, AgentSpec
 from agents.literature import load
 from agents.llm import MissingKey
-from archwright import written
+from archwright import primitives, written
 from archwright.briefing import writing_of
 from archwright.candidates import space_of
-from archwright.recipe import CODERS, MODEL_PROPOSERS, RECORDED, AgentSection, Recipe, RecipeError
+from archwright.folders import run_folder
+from archwright.recipe import (
+    CODERS,
+    MODEL_PROPOSERS,
+    RECORDED,
+    AgentSection,
+    Recipe,
+    RecipeError,
+    WrittenSection,
+)
 from archwright.recordings import filled
 from archwright.schedule import Arm
 from archwright.workbench import SandboxedBench
@@ -32,17 +41,20 @@ PROPOSED = {"composition": "architectures", "module": "modules"}
 
 def check(recipe: Recipe) -> None:
     """Raise RecipeError for whatever could only fail later: names, patterns, data, keys, money."""
-    for code in recipe.space.primitives:
-        if code not in CATALOGUE:
+    space = recipe.space
+    for code in space.primitives:
+        if code not in CATALOGUE and code not in space.written:
             known = nearest(code, CATALOGUE)
             raise RecipeError(f"space.primitives: unknown code {code!r}, the nearest are {known}")
     try:
-        preset(recipe.space.preset)
+        preset(space.preset)
         profile_of(recipe).check()
+        primitives.check(recipe)
+        searched = space_of(recipe)
         for text in recipe.references.patterns.values():
-            space_of(recipe).cost(Pattern.parse(text, CATALOGUE))
+            searched.cost(Pattern.parse(text, searched.primitives))
         _check_rungs(recipe)
-        if recipe.kind == "module":
+        if recipe.sandboxed:
             written.check(recipe)
         agents = [Agent(spec) for spec in agent_specs(recipe)]
         _check_keys(agents)
@@ -182,7 +194,7 @@ def _rungs_in_words(recipe: Recipe) -> str:
 
 def salted(recipe: Recipe) -> Recipe:
     """The recipe with a salt, drawn where it has none: who knows it can compute the held-out labels."""
-    if recipe.kind == "composition" or recipe.module.salt is not None:
+    if not recipe.sandboxed or recipe.module.salt is not None:
         return recipe
     module = recipe.module.model_copy(update={"salt": secrets.randbits(48)})
     return recipe.model_copy(update={"module": module})
@@ -192,8 +204,15 @@ def anchored(recipe: Recipe) -> Recipe:
     """The recipe with absolute paths, so that it is resumed from any folder."""
     literature = recipe.literature and str(Path(recipe.literature).resolve())
     agents, controls = (tuple(map(_anchored, part)) for part in (recipe.agents, recipe.controls))
-    changed = {"literature": literature, "agents": agents, "controls": controls}
+    places = {code: _placed(one) for code, one in recipe.space.written.items()}
+    space = recipe.space.model_copy(update={"written": places})
+    changed = {"literature": literature, "agents": agents, "controls": controls, "space": space}
     return recipe.model_copy(update=changed)
+
+
+def _placed(section: WrittenSection) -> WrittenSection:
+    folder = run_folder(Path(section.run)).resolve()
+    return section.model_copy(update={"ledger": f"ledger:{folder}/{section.candidate}"})
 
 
 def _anchored(section: AgentSection) -> AgentSection:

@@ -10,14 +10,22 @@ from evaluator import memory
 from evaluator.evaluate import Job, evaluate
 from evaluator.outcome import FailureKind, Result
 from evaluator.profiles import profile as profile_named
-from search_space.pattern import Pattern
+from search_space.pattern import Pattern, PatternError
 from search_space.primitives import CATALOGUE
 from search_space.references import REFERENCES
 
 
 def read(text: str) -> Pattern:
     """The pattern of a text or of a reference's name. Raises PatternError."""
-    return Pattern.parse(REFERENCES[text].pattern if text in REFERENCES else text, CATALOGUE)
+    text = REFERENCES[text].pattern if text in REFERENCES else text
+    try:
+        return Pattern.parse(text, CATALOGUE)
+    except PatternError as error:
+        Pattern.parse(text)  # raises where more is wrong with it than a code
+        raise PatternError(
+            f"{error}; what a written primitive's code means, only its run knows: "
+            "archwright inspect RUN primitives"
+        ) from error
 
 
 def describe(text: str, preset: str) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Written modules: canonical form and content hash, and the task that a worker runs: the gate, then sealed
 scoring in the sandbox.
 
-In a campaign of kind `module` the catalogue's own patterns run under the same protocol, as references. The
-sandbox is the worker's own and stays warm between tasks. It decides nothing about candidates and knows
-no ledger.
+Where candidates may hold written code, as modules or by primitives of earlier runs, the catalogue's own
+patterns run under the same protocol. The sandbox is the worker's own and stays warm between tasks. It
+decides nothing about candidates and knows no ledger.
 """
 
 from __future__ import annotations
@@ -18,36 +18,28 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from archwright.candidates import sizes_of
+from archwright.candidates import identity, sizes_of
 from archwright.recipe import WRITERS, Recipe, RecipeError
 from evaluator.outcome import FailureKind, Result, Spent
 from evaluator.profiles import profile
 from evaluator.rungs import shares
 from sandbox.contract import CODE, FILE
 from sandbox.gate import Budget, Certificate, Known, Terms, certify
-from sandbox.gate.copies import catalogue, structure
+from sandbox.gate.copies import catalogue
 from sandbox.run import Sandbox, SandboxError
 from sandbox.scoring import Sealed
 from sandbox.scoring import evaluate as score
-from search_space.model import layer_cost
+from search_space.model import layer_cost, pattern_cost
 from search_space.pattern import Layer, Pattern
 from search_space.presets import Preset, preset
-from search_space.primitives import CATALOGUE
+from search_space.primitives import CATALOGUE, Cost
+from search_space.written import Written
+from search_space.written import catalogue as beside
 from storage.records import CandidateRecord, CertificateRecord
 
 LARGEST = 1 << 18  # characters of a source
 NO_LIMIT = 24 * 3600.0  # seconds of training where the recipe sets none
-# What stands as the file beside a pattern of the catalogue's primitives, which has no `X`.
-UNUSED = """from torch import nn
-
-
-class Mixer(nn.Module):
-    def __init__(self, d_model, max_len, causal):
-        super().__init__()
-
-    def forward(self, x):
-        return x
-"""
+NOTHING = Cost(0, 0.0, 0, 0.0, 0)
 
 
 @dataclass(frozen=True)
@@ -83,9 +75,8 @@ def module(source: str | None, recipe: Recipe) -> CandidateRecord:
     layout, comments and names, the pattern, and the preset's sizes. Raises ValueError."""
     if source is None or not 0 < len(source) <= LARGEST or "\0" in source:
         raise ValueError(f"kind: module needs {FILE} as text of up to {LARGEST:,} characters")
-    text = structure(source) or hashlib.sha256(source.encode()).hexdigest()
     pattern, size = pattern_of(recipe.module.pattern), preset(recipe.space.preset)
-    content = json.dumps(["module", text, pattern.hash, sizes_of(size)], sort_keys=True)
+    content = json.dumps(["module", identity(source), pattern.hash, sizes_of(size)], sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()
     name = f"mixer-{digest[:8]}"
     return CandidateRecord(
@@ -93,23 +84,10 @@ def module(source: str | None, recipe: Recipe) -> CandidateRecord:
     )
 
 
-def cost_in(
-    pattern: Pattern, size: Preset, params: int, flops_per_token: float
-) -> tuple[int, float]:
-    """Parameters and FLOPs per token of a pattern whose `X` has these; as `pattern_cost` counts them."""
-    own = params, flops_per_token
-    known = {x.code: layer_cost(Layer(x.code, x.options), size) for x in _others(pattern)}
-    costs = {c: (cost.params, cost.flops_per_token) for c, cost in known.items()} | {CODE: own}
-    copies = {layer.weights: layer.code for layer in pattern.layers}
-    norms = size.width * (len(copies) + 1)
-    return (
-        norms + sum(costs[code][0] for code in copies.values()),
-        sum(costs[layer.code][1] for layer in pattern.layers),
-    )
-
-
-def _others(pattern: Pattern) -> list[Layer]:
-    return [layer for layer in pattern.layers if layer.code != CODE]
+def cost_in(pattern: Pattern, size: Preset, cost: Cost) -> Cost:
+    """What a pattern costs whose `X` costs this. Raises ValueError for an `X` within a fusion."""
+    mixer = Written(CODE, "written mixer", "", cost, size.width, size.length)
+    return pattern_cost(pattern, size, catalogue=beside([mixer]))
 
 
 # ----------------------------------------------------------------------------------------- the job
@@ -124,11 +102,15 @@ def job_of(
     rung: int,
     terms: Terms | None = None,
 ) -> Job:
-    """The evaluation of a candidate under a recipe of kind `module`; a reference has no source."""
+    """The evaluation of a candidate in the sandbox: of a written module with its source, or of a pattern,
+    which may hold the space's written primitives."""
     section, chosen = recipe.evaluation, recipe.module
     share: Fraction = shares(recipe.rungs.count, recipe.rungs.eta)[rung]
+    codes = {layer.code for layer in Pattern.parse(pattern).layers}
+    known = {code: one.source for code, one in recipe.space.written.items()}
+    known |= {} if source is None else {CODE: source}
     work = Sealed(
-        source=UNUSED if source is None else source,
+        sources={code: known[code] for code in known if code in codes},
         pattern=pattern,
         preset=recipe.space.preset,
         profile=section.profile,
@@ -172,9 +154,9 @@ def evaluate(job: Job) -> Judged:
         return _judged(job, sandbox)
 
 
-def examine(recipe: Recipe, source: str) -> Certificate:
+def examine(recipe: Recipe, source: str, known: Sequence[Known] = ()) -> Certificate:
     """The gate's certificate of a source that is no candidate yet. Raises SandboxError."""
-    section, terms = recipe.module, _beside_the_catalogue(terms_of(recipe, ()))
+    section, terms = recipe.module, _beside_the_catalogue(terms_of(recipe, known))
     with _sandboxed(section.require_sandbox, section.unsafe_sandbox) as sandbox:
         return certify(source, sandbox, terms)
 
@@ -192,16 +174,20 @@ def _sandboxed(require: str, unsafe: bool) -> Iterator[Sandbox]:
 def _judged(job: Job, sandbox: Sandbox) -> Judged:
     facts, record = (("sandbox", sandbox.level), *_facts(job.sealed)), None
     if job.terms is not None:
-        found = certify(job.sealed.source, sandbox, _beside_the_catalogue(job.terms))
-        record = _record(found, job.sealed)
+        found = certify(job.sealed.sources[CODE], sandbox, _beside_the_catalogue(job.terms))
+        record = record_of(found, _whole(found, job.sealed))
         if found.verdict == "fail":
-            detail = "; ".join(f"{r.name}: {r.detail}" for r in found.rows if r.verdict == "fail")
             spent = Spent(seconds=sum(row.seconds for row in found.rows))
-            return Judged((), spent, FailureKind.GATE, detail, facts, certificate=record)
+            return Judged((), spent, FailureKind.GATE, complaint(found), facts, certificate=record)
     result = score(job.sealed, sandbox)
     return Judged(
         result.metrics, result.spent, result.failure, result.detail, facts, certificate=record
     )
+
+
+def complaint(found: Certificate) -> str:
+    """The checks that failed, each with what it found."""
+    return "; ".join(f"{r.name}: {r.detail}" for r in found.rows if r.verdict == "fail")
 
 
 def _facts(job: Sealed) -> tuple[tuple[str, str], ...]:
@@ -214,13 +200,18 @@ def _beside_the_catalogue(terms: Terms) -> Terms:
     return replace(terms, known=(*catalogue(), *terms.known))
 
 
-def _record(found: Certificate, job: Sealed) -> CertificateRecord:
+def record_of(found: Certificate, cost: Cost | None) -> CertificateRecord:
+    """A certificate as the ledger keeps it, with what its candidate costs, if that was measured."""
     rows = tuple((r.name, r.verdict, r.detail, r.seconds) for r in found.rows)
     prints = {"structure": found.structure, "behaviour": found.behaviour, "level": found.level}
-    if found.cost is None:
-        return CertificateRecord(rows, prints)
-    whole = cost_in(pattern_of(job.pattern), preset(job.preset), *found.cost)
-    return CertificateRecord(rows, prints, *whole)
+    costs = () if cost is None else (cost.params, cost.flops_per_token)
+    return CertificateRecord(rows, prints, *costs)
+
+
+def _whole(found: Certificate, job: Sealed) -> Cost | None:
+    """What the mixer's pattern costs."""
+    pattern, size = pattern_of(job.pattern), preset(job.preset)
+    return found.cost and cost_in(pattern, size, found.cost)
 
 
 @lru_cache(maxsize=1)
@@ -235,17 +226,27 @@ def _sandbox(require: str, unsafe: bool) -> Sandbox:
 
 
 def check(recipe: Recipe) -> None:
-    """Raise ValueError for what a recipe of kind `module` cannot have."""
-    pattern = pattern_of(recipe.module.pattern)
-    for layer in _others(pattern):
-        if layer.parts:
-            raise ValueError(f"module.pattern {pattern}: it takes no fusion, write plain layers")
+    """Raise ValueError for what a recipe with written code cannot have."""
     chosen = profile(recipe.evaluation.profile)
     if chosen.sweep:
         raise ValueError(
             f"evaluation.profile {chosen.name} trains in several ways, written code in one: choose "
             "another, such as mad"
         )
+    if recipe.kind == "module":
+        _check_modules(recipe)
+
+
+def _check_modules(recipe: Recipe) -> None:
+    if recipe.space.written:
+        raise RecipeError(
+            f"space.primitives: kind: module takes no {', '.join(recipe.space.written)} of an earlier run, "
+            "only kind: composition does: leave it out"
+        )
+    try:
+        cost_in(pattern_of(recipe.module.pattern), preset(recipe.space.preset), NOTHING)
+    except ValueError as error:
+        raise ValueError(f"module.pattern {recipe.module.pattern}: {error}") from error
     for agent in (*recipe.agents, *recipe.controls):
         if agent.proposer not in WRITERS and ":" not in agent.proposer:
             raise RecipeError(
@@ -255,11 +256,11 @@ def check(recipe: Recipe) -> None:
 
 
 def environment(recipe: Recipe) -> dict[str, str]:
-    """The isolation level that holds here, for the ledger; nothing for compositions.
+    """The isolation level that holds here, for the ledger; nothing where no written code will run.
 
     Raises ValueError where none does that is good enough.
     """
-    if recipe.kind == "composition":
+    if not recipe.sandboxed:
         return {}
     return {"sandbox": _level(recipe.module.require_sandbox, recipe.module.unsafe_sandbox)}
 

@@ -1,7 +1,7 @@
 """A candidate's code in a process of its own, beside the trainer that forks it: it is asked, and it answers.
 
 The trainer's memory, its files and its results are out of the candidate's reach: Landlock keeps it to reading
-programs and its own source, and to writing nothing. What crosses are bytes of JSON and safetensors, bounded
+programs and its own sources, and to writing nothing. What crosses are bytes of JSON and safetensors, bounded
 and parsed as results are (`sandbox.results`). Level `process` keeps nothing apart (`sandbox.levels`).
 It knows neither training nor models: `sandbox.training` does.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from types import TracebackType
@@ -41,17 +41,19 @@ class Gone(Exception):
 class Apart:
     """The other process, as its parent sees it; a context manager that ends it.
 
-    ``serve(ask, reply)`` runs there. ``source`` is the one file outside of programs that it may read;
+    ``serve(ask, reply)`` runs there. ``sources`` are the files outside of programs that it may read;
     ``confined`` is False at level `process` only. Raises OSError where it cannot be confined.
     """
 
-    def __init__(self, serve: Callable[[Ask, Reply], None], source: Path, confined: bool) -> None:
+    def __init__(
+        self, serve: Callable[[Ask, Reply], None], sources: Sequence[Path], confined: bool
+    ) -> None:
         (down, self._down), (self._up, up) = Pipe(duplex=False), Pipe(duplex=False)
         self._pid = os.fork()
         if self._pid == 0:
             self._down.close()
             self._up.close()
-            _inside(serve, down, up, source if confined else None)
+            _inside(serve, down, up, sources if confined else None)
         down.close()
         up.close()
         try:
@@ -115,13 +117,16 @@ class Apart:
 
 
 def _inside(
-    serve: Callable[[Ask, Reply], None], down: Connection, up: Connection, source: Path | None
+    serve: Callable[[Ask, Reply], None],
+    down: Connection,
+    up: Connection,
+    sources: Sequence[Path] | None,
 ) -> None:
     """The life of the forked process; does not return."""
     code = 1
     try:
-        if source is not None:
-            _confine(source)
+        if sources is not None:
+            _confine(sources)
         up.send_bytes(READY)
         serve(lambda: _question(down), lambda facts, tensors: _reply(up, facts, tensors))
         code = 0
@@ -129,11 +134,11 @@ def _inside(
         os._exit(code)
 
 
-def _confine(source: Path) -> None:
-    """Read programs and the source, write nothing. Raises OSError."""
+def _confine(sources: Sequence[Path]) -> None:
+    """Read programs and the sources, write nothing. Raises OSError."""
     own = [Path(f"/proc/{os.getpid()}/{name}") for name in OWN]
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
-    landlock.restrict([*readable(), *MACHINE, *own, source], [], DEVICES)
+    landlock.restrict([*readable(), *MACHINE, *own, *sources], [], DEVICES)
 
 
 def _question(down: Connection) -> dict[str, Tensor] | None:

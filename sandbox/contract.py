@@ -68,11 +68,11 @@ def construct(
     return kind(d_model=d_model, max_len=max_len, causal=causal)
 
 
-def written(kind: type[nn.Module], max_len: int) -> type[Primitive]:
-    """The primitive `X` of a mixer's class, for patterns such as `2(X+M)`. It states no cost."""
+def written(kind: type[nn.Module], max_len: int, name: str = CODE) -> type[Primitive]:
+    """The primitive of a mixer's class, for patterns such as `2(X+M)`. It states no cost."""
 
     class Written(Primitive):
-        code, title, source = CODE, "written mixer", FILE
+        code, title, source = name, "written mixer", FILE
 
         def __init__(self, d_model: int) -> None:
             super().__init__()

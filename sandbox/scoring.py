@@ -1,9 +1,9 @@
-"""Sealed scoring of a written mixer: train, audit and score in fresh sandboxes, and judge out here.
+"""Sealed scoring of written mixers: train, audit and score in fresh sandboxes, and judge out here.
 
 Evaluation labels and the seed that they are drawn from stay in this process; the loss is computed here, in
 double precision, from logits. The audit has a process compute the logits of prefixes before, and apart
 from, the one that sees the whole rows: where they differ, the model read later tokens, and there is no score.
-Before all that a short training on random labels must end at chance.
+Before all that a short training of each mixer on random labels must end at chance.
 Logits are computed in fp32, whatever training used, so that the audit's bound can be tight.
 
 What it cannot see: what a mixer's gradients were made of (`sandbox.training` says what they can do); that a
@@ -28,7 +28,7 @@ from evaluator.outcome import CandidateFailure, FailureKind, Metric, Result, Spe
 from evaluator.profiles import profile
 from evaluator.tasks.base import Split, SplitName, Task
 from evaluator.train import Training
-from sandbox.contract import FILE, short
+from sandbox.contract import CODE, FILE, short
 from sandbox.limits import Limits
 from sandbox.remote import refuse
 from sandbox.results import File
@@ -80,14 +80,16 @@ class Seeds:
 
 @dataclass(frozen=True)
 class Sealed:
-    """All that the evaluation of a written mixer depends on; as `evaluator.evaluate.Job` for patterns.
+    """All that a sealed evaluation depends on; as `evaluator.evaluate.Job` of a plain one.
 
-    ``pattern`` has the mixer as `X`; ``salt`` keeps the held-out data from whoever knows the seed.
-    ``timeout`` bounds the training of each task, in seconds, ``max_params`` the weights that may cross,
-    head and embedding included. ``share`` of the profile's training is done, always from its start.
+    ``sources`` are the written mixers of ``pattern`` by their codes in it; none for a pattern of the
+    catalogue's primitives, measured for comparison. ``salt`` keeps the held-out data from whoever knows
+    the seed. ``timeout`` bounds the training of each task, in seconds, ``max_params`` the weights that
+    may cross, head and embedding included. ``share`` of the profile's training is done, always from its
+    start.
     """
 
-    source: str
+    sources: Mapping[str, str]
     pattern: str
     preset: str
     profile: str
@@ -117,11 +119,12 @@ def evaluate(job: Sealed, sandbox: Sandbox) -> Result:
     metrics: list[Metric] = []
     spent, seeds = Spent(), Seeds.of(job.seed, job.salt)
     try:
-        require_chance(job.source, sandbox, seeds)
+        for source in job.sources.values():
+            require_chance(source, sandbox, seeds)
         for label, task in profile(job.profile).named(job.tasks):
             proxy = Proxy(job.pattern, preset(job.preset), task)
             limits = job.timeout, job.max_params, job.share
-            candidate = Candidate(job.source, proxy, sandbox, *limits)
+            candidate = Candidate(job.sources, proxy, sandbox, *limits)
             found, cost = candidate.measure(profile(job.profile).training, seeds, job.split)
             metrics += [Metric(f"{label}/{k}", job.split, v) for k, v in found.items()]
             spent += cost
@@ -136,7 +139,7 @@ def require_chance(source: str, sandbox: Sandbox, seeds: Seeds) -> None:
     """Train on what nobody can learn. Raises CandidateFailure (leak) for whoever is better than chance:
     then no score of this source means anything, whatever let the leak through."""
     task = Noise()
-    candidate = Candidate(source, Proxy(PATTERN, TOY, task), sandbox, GRACE)
+    candidate = Candidate({CODE: source}, Proxy(PATTERN, TOY, task), sandbox, GRACE)
     found, _ = candidate.measure(CHANCE, seeds, "validation")
     if found["loss"] < task.chance - LUCK:
         raise CandidateFailure(
@@ -148,9 +151,9 @@ def require_chance(source: str, sandbox: Sandbox, seeds: Seeds) -> None:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A source in its proxy, with the sandbox to run it in."""
+    """Sources by code in their proxy, with the sandbox to run them in."""
 
-    source: str
+    sources: Mapping[str, str]
     proxy: Proxy
     sandbox: Sandbox
     seconds: float  # for training, at most
@@ -216,7 +219,8 @@ class Candidate:
     def _run(
         self, task: str, errand: object, files: Mapping[str, bytes], results: Sequence[File]
     ) -> Ended:
-        inputs = {FILE: self.source.encode(), ERRAND: pickle.dumps(errand), **files}
+        mixers = {f"{code}/{FILE}": text.encode() for code, text in self.sources.items()}
+        inputs = {**mixers, ERRAND: pickle.dumps(errand), **files}
         bound = self.seconds + GRACE
         limits = replace(LIMITS, wall_seconds=bound, cpu_seconds=bound)
         ended = self.sandbox.run(f"sandbox.training:{task}", inputs, results, limits)

@@ -12,10 +12,10 @@ from typing import Literal, get_args
 
 import torch
 
-from search_space.model import make_primitives, pattern_cost
+from search_space.model import Catalogue, make_primitives, pattern_cost
 from search_space.pattern import Layer, Pattern
 from search_space.presets import Preset
-from search_space.primitives import CATALOGUE
+from search_space.primitives import CATALOGUE, Primitive
 
 Kind = Literal["params", "flops_per_token", "state_bytes"]
 MAX_WIDTH = 1 << 15
@@ -40,22 +40,25 @@ class Budget:
                 f"{self.kind}: change the recipe's budget"
             )
 
-    def spent(self, pattern: Pattern, preset: Preset) -> float:
+    def spent(self, pattern: Pattern, preset: Preset, catalogue: Catalogue = CATALOGUE) -> float:
         """What the pattern costs at the preset, in the budget's kind."""
-        cost = pattern_cost(pattern, preset, self.length)
+        cost = pattern_cost(pattern, preset, self.length, catalogue)
         return cost.state_bytes() if self.kind == "state_bytes" else getattr(cost, self.kind)
 
 
-def solve_width(pattern: Pattern, preset: Preset, budget: Budget) -> int:
+def solve_width(
+    pattern: Pattern, preset: Preset, budget: Budget, catalogue: Catalogue = CATALOGUE
+) -> int:
     """The width, a multiple of the head sizes, whose cost is nearest to the target and within 1%.
 
     Raises ValueError, naming the nearest widths, when there is none, and as `make_primitives` does for
-    a pattern that fits no width.
+    a pattern that fits no width; a written primitive has a cost at the width where it was measured only.
     """
-    step = _step(pattern, preset)
+    step = _step(pattern, preset, catalogue)
 
     def cost(n: int) -> float:
-        return budget.spent(pattern, replace(preset, width=n * step)) if n else 0.0
+        sized = replace(preset, width=n * step)
+        return budget.spent(pattern, sized, catalogue) if n else 0.0
 
     low, high = 0, 1
     while cost(high) < budget.target:
@@ -72,17 +75,17 @@ def solve_width(pattern: Pattern, preset: Preset, budget: Budget) -> int:
     return best
 
 
-def _step(pattern: Pattern, preset: Preset) -> int:
+def _step(pattern: Pattern, preset: Preset, catalogue: Catalogue) -> int:
     """The smallest width that every layer accepts: what they ask for is that something divides it.
 
     So its multiples are accepted, too. Raises the ValueError of the first try when 64 do not do.
     """
-    base = math.lcm(*(n for layer in pattern.layers for n in _divisors(layer, preset)))
+    base = math.lcm(*(n for layer in pattern.layers for n in _divisors(layer, preset, catalogue)))
     refused = None
     for n in range(1, 65):
         try:
             with torch.device("meta"):
-                make_primitives(pattern, replace(preset, width=n * base))
+                make_primitives(pattern, replace(preset, width=n * base), catalogue)
         except ValueError as error:
             refused = refused or error
         else:
@@ -91,18 +94,18 @@ def _step(pattern: Pattern, preset: Preset) -> int:
     raise refused
 
 
-def _divisors(layer: Layer, preset: Preset, parts: int = 1) -> Iterator[int]:
+def _divisors(layer: Layer, preset: Preset, catalogue: Catalogue, parts: int = 1) -> Iterator[int]:
     """The head sizes of a layer or of a fusion's parts; a part has its share of the width only."""
     for part in layer.parts:
-        yield from _divisors(part, preset, len(layer.parts))
+        yield from _divisors(part, preset, catalogue, len(layer.parts))
     if layer.code:
         options = {**preset.defaults.get(layer.code, {}), **dict(layer.options)}
-        head = options.get("head", _default_head(layer.code))
+        head = options.get("head", _default_head(catalogue[layer.code]))
         yield parts * head if isinstance(head, int) else parts
 
 
-def _default_head(code: str) -> int:
-    default = getattr(CATALOGUE[code].__init__, "__kwdefaults__", None) or {}
+def _default_head(kind: type[Primitive]) -> int:
+    default = getattr(kind.__init__, "__kwdefaults__", None) or {}
     return default.get("head", 1)
 
 

@@ -196,23 +196,28 @@ class Model(nn.Module):
         return [blocks[i] for i in self.order]
 
 
-def layer_cost(layer: Layer, preset: Preset, length: int | None = None) -> Cost:
+def layer_cost(
+    layer: Layer, preset: Preset, length: int | None = None, catalogue: Catalogue = CATALOGUE
+) -> Cost:
     """Cost of one layer by itself, without its norm; an `Xa` as if it read an `A` with as many heads.
 
     ``length`` defaults to the preset's. Raises ValueError for options that the primitive refuses.
     """
     with torch.device("meta"):
-        return make_primitive(layer, preset.width, preset).cost(length or preset.length)
+        primitive = make_primitive(layer, preset.width, preset, catalogue)
+        return primitive.cost(length or preset.length)
 
 
-def pattern_cost(pattern: Pattern, preset: Preset, length: int | None = None) -> Cost:
+def pattern_cost(
+    pattern: Pattern, preset: Preset, length: int | None = None, catalogue: Catalogue = CATALOGUE
+) -> Cost:
     """Cost of the layers, their norms and the final norm; embedding and head are excluded.
 
     ``length`` defaults to the preset's. Shared weights count once in the parameters and every time in
     all else. Raises ValueError as `make_primitives` does.
     """
     with torch.device("meta"):
-        primitives = make_primitives(pattern, preset)
+        primitives = make_primitives(pattern, preset, catalogue)
     costs = [primitive.cost(length or preset.length) for primitive in primitives]
     applied = [costs[layer.weights] for layer in pattern.layers]
     return Cost(

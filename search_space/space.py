@@ -9,15 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from search_space.model import layer_cost, pattern_cost
+from search_space.model import Catalogue, layer_cost, pattern_cost
 from search_space.pattern import Layer, Pattern, PatternError
 from search_space.presets import preset
-from search_space.primitives import CATALOGUE, Cost
+from search_space.primitives import Cost
+from search_space.written import Written, catalogue
 
 
 @dataclass(frozen=True)
 class Space:
-    """Patterns over ``codes`` of ``smallest`` to ``largest`` layers, built at ``preset``.
+    """Patterns over ``codes`` of ``smallest`` to ``largest`` layers, built at ``preset``; what codes beyond
+    the catalogue's stand for is ``written``.
 
     Without ``options`` every layer has the preset's sizes: nobody wins by a wider layer.
     """
@@ -27,6 +29,12 @@ class Space:
     largest: int
     preset: str
     options: bool = False
+    written: tuple[Written, ...] = ()
+
+    @property
+    def primitives(self) -> Catalogue:
+        """What codes stand for: the catalogue's and the written ones, in the space or not."""
+        return catalogue(self.written)
 
     def read(self, text: str) -> Pattern:
         """The pattern of ``text``. Raises PatternError, naming the rule and the way out."""
@@ -50,29 +58,30 @@ class Space:
 
     def cost(self, pattern: Pattern) -> Cost:
         """The pattern's cost at the preset."""
-        return _cost(pattern, self.preset)
+        return _cost(pattern, self.preset, self.written)
 
     def catalogue(self) -> list[dict[str, object]]:
         """One row per primitive of the space: code, title, options and the cost of one layer."""
+        known = self.primitives
         return [
             {
                 "code": code,
-                "title": CATALOGUE[code].title,
-                "options": sorted(CATALOGUE[code].options()) if self.options else [],
-                "cost": _layer_cost(code, self.preset),
+                "title": known[code].title,
+                "options": sorted(known[code].options()) if self.options else [],
+                "cost": _layer_cost(code, self.preset, self.written),
             }
             for code in self.codes
         ]
 
 
 @lru_cache(maxsize=4096)  # to cost a pattern is to build it, and proposers draw the same ones again
-def _cost(pattern: Pattern, name: str) -> Cost:
-    return pattern_cost(pattern, preset(name))
+def _cost(pattern: Pattern, name: str, written: tuple[Written, ...]) -> Cost:
+    return pattern_cost(pattern, preset(name), catalogue=catalogue(written))
 
 
 @lru_cache(maxsize=64)  # every prompt lists them
-def _layer_cost(code: str, name: str) -> Cost:
-    return layer_cost(Layer(code), preset(name))
+def _layer_cost(code: str, name: str, written: tuple[Written, ...]) -> Cost:
+    return layer_cost(Layer(code), preset(name), catalogue=catalogue(written))
 
 
 def _has_options(layer: Layer) -> bool:

@@ -77,13 +77,17 @@ class Ledger:
         lag: int,
         workers: int,
         agents: Sequence[AgentRecord],
+        primitives: Iterable[tuple[CandidateRecord, CertificateRecord]] = (),
     ) -> int:
-        """Record the campaign and its agents; returns the campaign's id."""
+        """Record the campaign, its agents and the written primitives that it takes from earlier runs, as
+        candidates that nobody proposes; returns the campaign's id."""
         with self.transaction() as db:
             campaign = Campaign(name=name, recipe=recipe, seed=seed, lag=lag, workers=workers)
             db.add(campaign)
             db.flush()
             db.add_all(Agent(campaign_id=campaign.id, **asdict(agent)) for agent in agents)
+            for record, certificate in primitives:
+                _certify(db, self._candidate(db, record), certificate)
             return campaign.id
 
     def record_environment(self, campaign: int, facts: Mapping[str, Any]) -> None:

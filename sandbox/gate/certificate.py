@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from search_space.primitives import Cost
+
 Verdict = Literal["pass", "fail", "skip"]
 
 
@@ -30,13 +32,13 @@ class Row:
 @dataclass(frozen=True)
 class Certificate:
     """The rows in the order of the checks; structure and behaviour recognise the candidate when it comes
-    again. ``cost`` is its parameters and FLOPs per token at the budget's size, where there was one."""
+    again. ``cost`` is what it costs at the budget's size, where there was one."""
 
     rows: tuple[Row, ...]
     level: str
     structure: str = ""
     behaviour: tuple[float, ...] = ()
-    cost: tuple[int, float] | None = None
+    cost: Cost | None = None
 
     @property
     def verdict(self) -> Verdict:

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from sandbox.contract import Broken
 from sandbox.gate.certificate import Finding
+from sandbox.gate.decoding import state_bytes
 from sandbox.gate.errands import Call
 from sandbox.gate.subject import Answer, Subject
 from sandbox.gate.work import Work
+from search_space.primitives import Cost
 
 SHORT, WIDTH = 128, 16  # measured at 128, 256 and 512 tokens
 ALLOWED = ("linear", "nlogn", "quadratic")  # what a campaign may allow
@@ -71,13 +73,14 @@ def budget(subject: Subject) -> Finding:
     allowed = subject.terms.budget
     if allowed is None:
         return Finding("skip", "no budget was given")
-    x = subject.normal(5, 1, allowed.length, allowed.width)
-    calls = [Call("weights", "weights"), Call("work", "work", training=True)]
+    x = subject.normal(5, 2, allowed.length, allowed.width)
+    calls = [Call("weights", "weights"), Call("work", "work", "one", training=True)]
+    calls += [Call("steps", "step"), Call("steps of one", "step", "one")]
     sizes = {"width": allowed.width, "max_len": allowed.length}
-    answer = subject.ask(calls, {"x": x}, **sizes)
+    answer = subject.ask(calls, {"x": x, "one": x[:1]}, **sizes)
     flops = work_of(answer, "work").flops / allowed.length
     params = elements(answer, "weights")
-    subject.cost = params, flops
+    subject.cost = cost_of(params, flops, state(answer, allowed.length * allowed.width))
     said = (
         f"{params:,} weights of {allowed.params:,}, {flops:,.0f} FLOPs a token of "
         f"{allowed.flops_per_token:,.0f}"
@@ -86,6 +89,20 @@ def budget(subject: Subject) -> Finding:
     if params > most * allowed.params or flops > most * allowed.flops_per_token:
         return Finding("fail", f"{said}: over the budget at width {allowed.width}, make it smaller")
     return Finding("pass", said)
+
+
+def state(answer: Answer, inputs: int) -> int:
+    """Elements, of four bytes, that decoding keeps for a sequence; without `step` those are its inputs.
+
+    Raises Broken.
+    """
+    two, one = answer.fact("steps"), answer.fact("steps of one")
+    return inputs if two is None else -(-state_bytes(two, one) // 4)
+
+
+def cost_of(params: int, flops: float, kept: int) -> Cost:
+    """As a primitive states it; a step of decoding is taken to work as much as a token of a whole pass."""
+    return Cost(params, flops, kept, flops, params + kept)
 
 
 def elements(answer: Answer, call: str) -> int:

@@ -31,9 +31,16 @@ def check(subject: Subject) -> Finding:
     return _state(two, one, gap)
 
 
+def state_bytes(two: Any, one: Any) -> int:
+    """Per sequence: what a batch of two holds more than one, so that shared tables do not count.
+
+    Raises Broken.
+    """
+    return _bytes(two) - _bytes(one)
+
+
 def _state(two: Any, one: Any, gap: float) -> Finding:
-    """Per sequence: what a batch of two holds more than one, so that shared tables do not count."""
-    per_row = _bytes(two) - _bytes(one)
+    per_row = state_bytes(two, one)
     declared = two.get("declared")
     said = f"steps equal forward within {gap:.1e}; state {per_row} bytes after {LENGTH} tokens"
     if declared is None:

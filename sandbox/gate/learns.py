@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from evaluator.outcome import CandidateFailure
 from evaluator.train import Training
+from sandbox.contract import CODE
 from sandbox.gate.certificate import Finding
 from sandbox.gate.passes import mixes
 from sandbox.gate.subject import Subject
@@ -29,7 +30,8 @@ def check(subject: Subject) -> Finding:
             "skip", "no output depends on an earlier token: it has nothing to recall with"
         )
     task = OneSeen()
-    candidate = Candidate(subject.source, Proxy(PATTERN, TOY, task), subject.sandbox, SECONDS)
+    proxy, sources = Proxy(PATTERN, TOY, task), {CODE: subject.source}
+    candidate = Candidate(sources, proxy, subject.sandbox, SECONDS)
     seeds = Seeds.of(subject.seed, salt=subject.seed)
     try:
         found, _ = candidate.measure(TRAINING, seeds, "validation")

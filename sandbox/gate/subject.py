@@ -21,6 +21,7 @@ from sandbox.gate.inside import ERRAND, OUTPUTS, SAID
 from sandbox.limits import Limits
 from sandbox.results import File
 from sandbox.run import Ended, Outcome, Sandbox
+from search_space.primitives import Cost
 
 LIMITS = Limits(memory_bytes=2 << 30, output_bytes=1 << 16)
 RESULTS = (File(OUTPUTS, "safetensors", 64 << 20), File(SAID, "json", 1 << 20))
@@ -106,7 +107,7 @@ class Subject:
         self.hung = False  # a process of it ran out of time, and so would the next
         self.whole: Answer | None = None  # `sandbox.gate.passes`
         self.behaviour: tuple[float, ...] | None = None  # `sandbox.gate.copies`
-        self.cost: tuple[int, float] | None = None  # `sandbox.gate.cost`
+        self.cost: Cost | None = None  # `sandbox.gate.cost`
 
     @cached_property
     def seed(self) -> int:

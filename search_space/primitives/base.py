@@ -112,6 +112,10 @@ class Primitive(nn.Module):
         number that is neither positive nor the default."""
         known = cls._keywords()
         for key, value in options:
+            if not known:
+                raise ValueError(
+                    f"primitive {cls.code} takes no options, not {key!r}: leave it out"
+                )
             if key not in known:
                 raise ValueError(
                     f"primitive {cls.code} has no option {key!r}: the nearest are {nearest(key, known)}"
