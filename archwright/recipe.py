@@ -110,9 +110,9 @@ class SpaceSection(Section):
                 raise ValueError(
                     f"primitives: a code is a capital letter, then lower-case letters, not {code!r}"
                 )
-            if self.primitives.count(code) != 1:
+            if (times := self.primitives.count(code)) != 1:
                 raise ValueError(
-                    f"primitives has the written {code} not once: give each its own code"
+                    f"primitives has the written {code} {times} times: give each a code of its own"
                 )
         return self
 

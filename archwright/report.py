@@ -26,6 +26,7 @@ from archwright.standings import (
     noise,
     rank_correlation,
 )
+from search_space.pattern import Pattern
 from storage import queries
 from storage.models import Agent, Candidate, Evaluation, LLMCall, Proposal
 from storage.records import Money
@@ -218,8 +219,10 @@ def candidate(db: Session, identity: int) -> dict[str, Any]:
     columns = {c.name: getattr(row, c.name) for c in Candidate.__table__.columns}
     proposals = [p for p in queries.proposals(db) if p.candidate_id == identity]
     evaluations = [e for e in queries.evaluations(db) if e.candidate_id == identity]
+    codes = {layer.code for layer in Pattern.parse(row.pattern).layers}
     return {
         **columns,
+        "primitives": [taken for taken in primitives(db) if taken["code"] in codes],
         "proposals": [_proposal(p) for p in proposals],
         "evaluations": [_evaluation(db, e) for e in evaluations],
         "certificate": queries.certificate(db, identity),
