@@ -52,7 +52,8 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 def candidate(source: str, sandbox: Sandbox, task: Task | None = None) -> Candidate:
-    return Candidate(source, Proxy("X+M", TOY, task or OneSeen()), sandbox, seconds=60.0)
+    proxy = Proxy("X+M", TOY, task or OneSeen())
+    return Candidate({"X": source}, proxy, sandbox, seconds=60.0)
 
 
 def measured(source: str, sandbox: Sandbox, training: Training = TRAINING) -> dict[str, float]:
@@ -87,7 +88,7 @@ def test_the_score_is_that_of_a_plain_evaluation(sandbox: Sandbox) -> None:
 
 
 def test_the_same_job_gives_the_same_bits_and_another_salt_other_data(sandbox: Sandbox) -> None:
-    job = Sealed(tampered(), "X+M", "mini", "smoke", seed=0, salt=5)
+    job = Sealed({"X": tampered()}, "X+M", "mini", "smoke", seed=0, salt=5)
     first, again = (evaluate(job, sandbox) for _ in range(2))
     assert first.metrics == again.metrics != ()
     assert first.score() is not None
@@ -216,7 +217,8 @@ def test_whoever_beats_chance_on_random_labels_has_no_score(
     honest = candidate(tampered(), sandbox, Noise()).measure(scoring.CHANCE, SEEDS, "validation")[0]
     assert honest["loss"] > Noise().chance
     monkeypatch.setattr(scoring, "CONSISTENT", float("inf"))
-    job = Sealed(CHEATS["padding leak"].source, "X+M", "mini", "smoke", seed=0, salt=5)
+    sources = {"X": CHEATS["padding leak"].source}
+    job = Sealed(sources, "X+M", "mini", "smoke", seed=0, salt=5)
     result = evaluate(job, sandbox)
     assert (result.failure, result.metrics) == (FailureKind.LEAK, ())
     assert "chance is 2.079" in result.detail
