@@ -1,34 +1,39 @@
-"""Written modules of an earlier run as primitives of a composition campaign, as a user takes them.
+"""Written modules of an earlier run as primitives of a composition campaign, by the commands of a user.
 
-A run of kind `module` is made here; a composition campaign over its modules is started by its command,
-interrupted, resumed after that run was deleted, replayed and read. One of the modules is planted: it writes a file
-of the host's wherever nothing keeps it from that.
+A run of kind `module` is made; a composition campaign over its modules is started, interrupted, resumed
+after that run was deleted, replayed and read. One module is drawn by the grammar, one is planted: it writes
+a file of the host's wherever nothing keeps it from that. Work runs in this process in place of Ray's,
+whose imports of torch would cost more than all the rest; what a Ray worker or actor gets is pickled anyway.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import pickle
 import shutil
-import signal
 import sqlite3
-import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
-from commands import command, start
+from typer.testing import CliRunner
 
+from archwright import executor, written
 from archwright.campaign import Campaign
 from archwright.candidates import composition, space_of
+from archwright.cli import app
 from archwright.executor import LocalExecutor
 from archwright.primitives import check
 from archwright.recipe import Recipe, RecipeError, parse
 from archwright.setup import anchored
 from evaluator.profiles import profile
 from sandbox.contract import construct, load
+from sandbox.run import Sandbox
 from search_space.pattern import Pattern
 from search_space.presets import preset
 from storage import database
@@ -57,41 +62,81 @@ MODULES: Row = {
     "kind": "module",
     "module": {"pattern": "X+M", "salt": 5},
     "evaluation": {"profile": "smoke", "tasks": ["compression"]},
-    "references": {"patterns": {"attention": "A+M"}, "seeds": 1},
     "confirm": {"finalists": 0},
     "budget": {"evaluations": 2},
-    "lag": 1,
 }
-REFERENCE, DRAWN, CHEAT = 1, 2, 3  # candidates of that run
+DRAWN, PLANT = 1, 2  # candidates of that run
 MIXED: Row = {
     "name": "mixed",
     "space": {
-        "primitives": ["A", {"X": f"ledger:found/{DRAWN}", "Yy": f"ledger:runs/found/{CHEAT}"}],
+        "primitives": ["A", {"X": f"ledger:found/{DRAWN}", "Yy": f"ledger:runs/found/{PLANT}"}],
         "layers": 2,
     },
     "evaluation": MODULES["evaluation"],
     "agents": [{"name": "evolution", "proposer": "evolution"}],
     "controls": [{"name": "random", "proposer": "random"}],
-    "budget": {"evaluations": 2},
-    "references": {"patterns": {"attention": "2A", "written": "X+2*Yy"}, "seeds": 2},
-    "confirm": {"finalists": 1, "seeds": 2},
+    "budget": {"evaluations": 1},
+    "references": {"patterns": {"written": "A+X+2*Yy"}, "seeds": 1},
+    "confirm": {"finalists": 0, "seeds": 2},
     "workers": 1,
 }
 
 
+class Here(LocalExecutor):
+    """Runs work in this process, after it went through what Ray would send it by; ``left`` pieces of it are
+    done before the user types Ctrl-C."""
+
+    left = 10**6
+
+    def __init__(self, workers: int, address: str | None = None) -> None:
+        super().__init__(workers, self._next)
+
+    def _next(self, handles: Sequence[int]) -> int:
+        Here.left -= 1
+        if Here.left < 0:
+            raise KeyboardInterrupt
+        return handles[0]
+
+    def add_agent(self, spec: Any) -> None:
+        super().add_agent(pickle.loads(pickle.dumps(spec)))
+
+    def submit(self, task: Callable[..., Any], *args: Any) -> int:
+        return super().submit(task, *pickle.loads(pickle.dumps(args)))
+
+
+class Kept(Sandbox):
+    """Started once for all who ask for one here: a start costs more than a gate."""
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a finished run of modules, one drawn by the grammar and the planted one."""
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The working directory, with a finished run of modules in it and the recipe that takes them."""
     folder = tmp_path_factory.mktemp("desk")
     options = {"sources": [PLANTED.format(place=str(folder / "planted"))]}
     agents = [
         {"name": "writer", "proposer": "grammar", "scaffold": "one-shot"},
         {"name": "planter", "proposer": "fixed", "options": options},
     ]
-    run = folder / "runs" / "found"
-    Campaign.create(parse(MODULES | {"agents": agents}), run, 1).run(LocalExecutor())
-    (folder / "mixed.yaml").write_text(yaml.safe_dump(MIXED))
-    return folder
+    for data in (MODULES | {"agents": agents}, MIXED):
+        (folder / f"{data['name']}.yaml").write_text(yaml.safe_dump(data))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(executor, "RayExecutor", Here)
+        patch.setattr(written, "Sandbox", kept := cache(Kept))
+        command("run", "found.yaml", "--out", "runs/found")
+        yield folder
+    kept(require="landlock", unsafe=False).close()
+    written._sandbox.cache_clear()
+
+
+def command(*arguments: str, code: int = 0) -> Row:
+    """The JSON object in the last line of a command's output."""
+    done = CliRunner().invoke(app, [*arguments, "--json"])
+    assert done.exit_code == code, done.output
+    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="module")
@@ -104,30 +149,17 @@ def found(desk: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def mixed(desk: Path, found: Path) -> Row:
-    """What came of the campaign over both modules: interrupted, and resumed after their run was deleted."""
-    process = start(desk, "run", "mixed.yaml", "--out", "mixed")
-    try:
-        wait_for_a_score(desk / "mixed", process)
-        os.killpg(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    assert process.returncode == 130, said
+    """What came of the campaign over both: interrupted, and resumed after their run was deleted."""
+    Here.left = 3
+    said = command("run", "mixed.yaml", "--out", "mixed", code=130)
+    assert "archwright resume mixed" in said["error"]
+    Here.left = 10**6
     shutil.rmtree(desk / "runs" / "found")
-    return command(desk, "resume", "mixed")
+    return command("resume", "mixed")
 
 
-def wait_for_a_score(run: Path, process: Any) -> None:
-    deadline = time.monotonic() + 240
-    while not (run.is_dir() and rows(run, "SELECT 1 FROM sqlite_master WHERE name = 'measurement'")
-               and rows(run, "SELECT * FROM measurement")):  # fmt: skip
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-def rows(run: Path, query: str) -> list[Row]:
-    with closing(sqlite3.connect(run / database.FILE, timeout=10)) as db:
+def rows(query: str) -> list[Row]:
+    with closing(sqlite3.connect(f"mixed/{database.FILE}")) as db:
         db.row_factory = sqlite3.Row
         return [dict(row) for row in db.execute(query)]
 
@@ -137,65 +169,60 @@ def rows(run: Path, query: str) -> list[Row]:
 
 def test_it_ends_without_the_run_that_it_took_from(desk: Path, mixed: Row) -> None:
     assert (mixed["status"], mixed["failures"], mixed["best"]["sealed"]) == ("done", 0, True)
-    taken = command(desk, "inspect", "mixed", "primitives")["rows"]
+    taken = command("inspect", "mixed", "primitives")["rows"]
     assert [(row["code"], row["candidate"]) for row in taken] == [("X", 1), ("Yy", 2)]
-    assert [row["ledger"] for row in taken] == [
-        f"ledger:{desk}/runs/found/{DRAWN}",
-        f"ledger:{desk}/runs/found/{CHEAT}",
-    ]
+    places = [f"ledger:{desk}/runs/found/{id_}" for id_ in (DRAWN, PLANT)]
+    assert [row["ledger"] for row in taken] == places
 
 
 def test_source_and_a_new_certificate_are_its_own(desk: Path, mixed: Row) -> None:
-    [shown] = command(desk, "inspect", "mixed", "candidate", "2")["rows"]
+    [shown] = command("inspect", "mixed", "candidate", "2")["rows"]
     assert shown["source"] == PLANTED.format(place=str(desk / "planted"))
     assert [row["name"] for row in shown["certificate"]][-3:] == ["budget", "copy", "learns"]
     assert {row["verdict"] for row in shown["certificate"]} <= {"pass", "skip"}
     assert shown["evaluations"] == shown["proposals"] == []
+    [shown] = command("inspect", "mixed", "candidate", "3")["rows"]
+    assert (shown["name"], shown["pattern"]) == ("written", "A+X+2*Yy")
+    assert [row["candidate"] for row in shown["primitives"]] == [1, 2]
 
 
-def test_what_is_mixed_is_replayed_to_the_bit_and_so_are_all_decisions(
-    desk: Path, mixed: Row
-) -> None:
-    [written] = rows(desk / "mixed", "SELECT id FROM candidate WHERE name = 'written'")
-    assert command(desk, "replay", "mixed", str(written["id"]))["match"]
-    assert command(desk, "replay", "mixed", "--calls")["match"]
+def test_what_is_mixed_is_replayed_to_the_bit_and_so_are_all_decisions(mixed: Row) -> None:
+    assert command("replay", "mixed", "3")["match"]
+    assert command("replay", "mixed", "--calls")["match"]
 
 
-def test_all_patterns_are_scored_in_the_sandbox_under_one_protocol(desk: Path, mixed: Row) -> None:
-    found = rows(desk / "mixed", "SELECT state, profile, facts, sealed FROM evaluation")
+def test_all_patterns_are_scored_in_the_sandbox_under_one_protocol(mixed: Row) -> None:
+    found = rows("SELECT state, profile, facts, sealed FROM evaluation")
     assert {row["state"] for row in found} == {"done"}
     assert {row["profile"].rpartition("/")[2] for row in found} == {"module"}
-    levels = {json.loads(row["facts"])["sandbox"] for row in found}
-    assert levels <= {"bubblewrap", "landlock"}
-    patterns = [row["pattern"] for row in rows(desk / "mixed", "SELECT pattern FROM leaderboard")]
-    assert any("X" in text or "Yy" in text for text in patterns) and "2A" in patterns
+    assert {json.loads(row["facts"])["sandbox"] for row in found} <= {"bubblewrap", "landlock"}
+    agents = {row["agent"] for row in command("inspect", "mixed")["rows"]}
+    assert agents == {"references", "evolution", "random"}
 
 
-def test_parameters_are_those_counted_from_the_trained_weights(desk: Path, mixed: Row) -> None:
+def test_parameters_are_those_counted_from_the_trained_weights(mixed: Row) -> None:
     query = """SELECT c.pattern, c.params, m.value FROM candidate c
         JOIN evaluation e ON e.candidate_id = c.id JOIN measurement m ON m.evaluation_id = e.id
         WHERE m.metric = 'compression/params'"""
     width = preset("mini").width
     [task] = profile("smoke").narrow(("compression",)).tasks
     around = task.vocab * width + sum(p.numel() for p in task.head(width).parameters())
-    found = rows(desk / "mixed", query)
-    assert any("X" in row["pattern"] and "Yy" in row["pattern"] for row in found)
+    found = rows(query)
+    assert {"A+X+2*Yy"} < {row["pattern"] for row in found}
     for row in found:
         assert row["params"] == row["value"] - around, row["pattern"]
 
 
-def test_their_code_runs_nowhere_but_in_the_sandbox(desk: Path, mixed: Row, found: Path) -> None:
-    """The file can be written where the code runs as any other: the control."""
+def test_written_code_runs_nowhere_but_in_the_sandbox(desk: Path, mixed: Row) -> None:
+    """It was gated, trained, scored and replayed in this process's sandboxes; the control is a plain call."""
     assert not (desk / "planted").exists()
     (desk / "mixer.py").write_text(PLANTED.format(place=str(desk / "planted")))
-    construct(load(desk / "mixer.py"), 16, 8, 0)(torch_input())
+    construct(load(desk / "mixer.py"), 16, 8, 0)(torch.zeros(1, 4, 16))
     assert (desk / "planted").exists()
 
 
-def torch_input() -> Any:
-    import torch
-
-    return torch.zeros(1, 4, 16)
+def test_a_pattern_alone_does_not_know_the_code(desk: Path) -> None:
+    assert "archwright inspect RUN primitives" in command("pattern", "A+X", code=2)["error"]
 
 
 # ---------------------------------------------------------------------------------- the identity
@@ -259,6 +286,7 @@ def test_a_mapping_in_place_of_the_list_adds_to_the_default() -> None:
 
 
 DAMAGE = {
+    "composed": "UPDATE candidate SET kind = 'composition'",
     "failed": "UPDATE gate_check SET verdict = 'fail' WHERE name = 'causality'",
     "ungated": "DELETE FROM gate_check",
     "costless": "UPDATE candidate SET params = 0",
@@ -267,7 +295,7 @@ DAMAGE = {
 }
 CANDIDATES = [
     ("", 99, "there is no such candidate"),
-    ("", REFERENCE, "a composition is no primitive"),
+    ("composed", DRAWN, "a composition is no primitive"),
     ("failed", DRAWN, "failed the gate (causality)"),
     ("ungated", DRAWN, "not gated"),
     ("costless", DRAWN, "did not measure what it costs"),
@@ -294,19 +322,18 @@ def test_a_candidate_that_is_no_gated_winner_is_refused(
     ("changes", "said"),
     [
         ({"space": {"primitives": {"X": "ledger:nowhere/2"}}}, "nowhere holds no ledger.db"),
-        ({"space": {"primitives": {"D": "ledger:FOUND/2"}}}, "D is the catalogue's own, "),
+        ({"space": {"primitives": {"D": "ledger:FOUND/1"}}}, "D is the catalogue's own, "),
         ({"space": {"primitives": ["A", "Q"], "written": {}}}, "unknown code 'Q'"),
         ({"references": {"patterns": {"fused": "[A|X]"}}}, "stands in no fusion"),
         ({"references": {"patterns": {"sized": "X{kv=2}"}}}, "X takes no options"),
         ({"evaluation": {"profile": "mad-grid"}}, "trains in several ways"),
         ({"kind": "module"}, "kind: module takes no X"),
-        ({"module": {"budget": 0.01}}, "X: ledger:FOUND/2 fails the gate at preset mini (budget: "),
     ],
 )  # fmt: skip
 def test_a_campaign_that_cannot_be_says_so_and_leaves_nothing(
     found: Path, tmp_path: Path, changes: Row, said: str
 ) -> None:
-    asked = {"space": {"primitives": {"X": "ledger:FOUND/2"}, "layers": 2}} | changes
+    asked = {"space": {"primitives": {"X": "ledger:FOUND/1"}, "layers": 2}} | changes
     data = json.loads(json.dumps(MIXED | {"references": {}} | asked).replace("FOUND", str(found)))
     with pytest.raises(RecipeError) as caught:
         Campaign.create(parse(data), tmp_path / "new", 1)
@@ -320,3 +347,14 @@ def test_a_place_is_kept_from_the_root(found: Path, monkeypatch: pytest.MonkeyPa
     assert (
         anchored(recipe({"X": "ledger:found/2"})).space.written["X"].ledger == f"ledger:{found}/2"
     )
+
+
+def test_what_the_gate_refuses_here_begins_nothing(found: Path, tmp_path: Path) -> None:
+    """It passed there; beside another of its kind it is a copy."""
+    chosen = recipe(
+        {"X": f"ledger:{found}/{PLANT}", "Yy": f"ledger:{found}/{PLANT}"}, references={}
+    )
+    said = r"Yy: ledger:.*/2 fails the gate at preset mini \(copy: the same source as primitive X"
+    with pytest.raises(RecipeError, match=said):
+        Campaign.create(chosen, tmp_path / "new", 1)
+    assert list(tmp_path.iterdir()) == []
