@@ -77,7 +77,7 @@ def test_the_score_is_that_of_a_plain_evaluation(sandbox: Sandbox) -> None:
     torch.manual_seed(SEEDS.initialisation)
     model = Model(Pattern.parse("A+M"), preset, task.vocab, task.head(preset.width))
     torch.manual_seed(SEEDS.initialisation)  # all but the mixer begins as the trainer draws it
-    rest = Proxy("X+M", preset, task).model(Remote).state_dict()
+    rest = Proxy("X+M", preset, task).model({"X": Remote}).state_dict()
     model.load_state_dict(rest, strict=False)
     train(model, task.split("train", SEEDS.train), TRAINING, SEEDS.order, task.vocab)
     plain = score(model, task.split("validation", SEEDS.held_out), TRAINING)
@@ -324,9 +324,9 @@ def test_unconfined_it_trains_to_the_same_weights(sandbox: Sandbox, tmp_path: Pa
     """As at level `process`, which this user may not be allowed."""
     data, proxy = OneSeen().split("train", SEEDS.train), Proxy("X+M", TOY, OneSeen())
     errand = TrainingErrand(proxy, TRAINING, SEEDS.initialisation, SEEDS.order, confined=False)
-    for name in ("in", "out"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "in" / "mixer.py").write_text(tampered())
+    for name in ("in/X", "out"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "in" / "X" / "mixer.py").write_text(tampered())
     (tmp_path / "in" / "errand.pkl").write_bytes(pickle.dumps(errand))
     save_file({"inputs": data.inputs, "labels": data.labels}, tmp_path / "in" / "data.safetensors")
     subprocess.run(
