@@ -161,7 +161,9 @@ def ahead(
         raise Broken(f"its weights are not those that it had: {min(question.keys() ^ parameters)}")
     with torch.no_grad():
         for name, parameter in parameters.items():
-            if not torch.equal(parameter, question[name]):  # a layer applied again needs it untouched
+            if not torch.equal(
+                parameter, question[name]
+            ):  # a layer applied again needs it untouched
                 parameter.copy_(question[name])
     with autocast(dtype, x.device):
         y = mixer(x)
