@@ -10,11 +10,12 @@ from pathlib import Path
 
 from sandbox import kernel, landlock, limits, privileges, seccomp, tree
 from sandbox.limits import Limits
-from sandbox.paths import DEVICES, MACHINE, OWN, readable
+from sandbox.paths import DEVICES, MACHINE, OWN, programs, readable
 
 
 def warm(level: str, ground: Path) -> None:
-    """Confine the warm parent: it may read programs and /proc, and write below ``ground``.
+    """Confine the warm parent: it may read programs and /proc, and write below ``ground``. No run reads
+    what it may not, the texts of our corpora among it.
 
     Raises OSError or NotImplementedError where the kernel lacks what the level takes.
     """
@@ -24,7 +25,8 @@ def warm(level: str, ground: Path) -> None:
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     if privileges.is_root():
         privileges.trusted_stage()
-    landlock.restrict([*readable(), Path("/proc"), *MACHINE], [ground], DEVICES)
+    whole, apart = programs()
+    landlock.restrict([*whole, Path("/proc"), *MACHINE], [ground], DEVICES, apart)
     seccomp.install(trusted=True)
 
 

@@ -42,9 +42,15 @@ def abi() -> int:
     return kernel.syscall(CREATE, None, 0, 1)
 
 
-def restrict(read: Iterable[Path], write: Iterable[Path], devices: Iterable[Path] = ()) -> None:
+def restrict(
+    read: Iterable[Path],
+    write: Iterable[Path],
+    devices: Iterable[Path] = (),
+    names: Iterable[Path] = (),
+) -> None:
     """Allow reading and executing below ``read``, also making and changing plain files and folders below
-    ``write``, and reading and writing ``devices``; paths that do not exist are left out.
+    ``write``, reading and writing ``devices``, and listing folders below ``names``; paths that do not
+    exist are left out.
 
     Needs no_new_privs. Raises OSError.
     """
@@ -53,6 +59,7 @@ def restrict(read: Iterable[Path], write: Iterable[Path], devices: Iterable[Path
     rules = [(path, READ) for path in read]
     rules += [(path, known & ~SPECIAL & ~EXECUTE) for path in write]
     rules += [(path, READ_FILE | WRITE_FILE) for path in devices]
+    rules += [(path, READ_DIR) for path in names]
     ruleset = _create(known, version)
     try:
         for path, rights in rules:
