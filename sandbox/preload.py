@@ -22,6 +22,7 @@ def load() -> None:
     """
     os.environ[CACHE], tempfile.tempdir = "/", "/"
     import sandbox.gate.inside
+    import sandbox.script
     import sandbox.training  # noqa: F401
 
     _step()

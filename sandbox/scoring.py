@@ -213,7 +213,7 @@ class Candidate:
         if detail:
             raise CandidateFailure(FailureKind.INVALID, f"scoring: {short(detail)}")
         for name, ids in tokens.items():
-            _check_logits(found.get(name), (*ids.shape, self.proxy.task.vocab))
+            check_logits(found.get(name), (*ids.shape, self.proxy.task.vocab))
         return {name: found[name] for name in tokens}
 
     def _run(
@@ -229,16 +229,21 @@ class Candidate:
         return ended
 
     def _check(self, weights: Mapping[str, Tensor]) -> None:
-        """Weights are finite, and no more than the budget; names and shapes are checked by loading them."""
-        bad = [n for n, w in weights.items() if w.is_floating_point() and not w.isfinite().all()]
-        if bad:
-            raise CandidateFailure(FailureKind.NAN, f"trained weights are not finite: {bad[0]}")
-        count = sum(weight.numel() for weight in weights.values())
-        if self.max_params is not None and count > self.max_params:
-            raise CandidateFailure(
-                FailureKind.INVALID,
-                f"{count:,} weights came back, {self.max_params:,} are allowed: make it smaller",
-            )
+        """Names and shapes are checked by loading them."""
+        check_weights(weights, self.max_params)
+
+
+def check_weights(weights: Mapping[str, Tensor], max_params: int | None) -> None:
+    """Raise CandidateFailure for weights that are not finite or more than are allowed."""
+    bad = [n for n, w in weights.items() if w.is_floating_point() and not w.isfinite().all()]
+    if bad:
+        raise CandidateFailure(FailureKind.NAN, f"trained weights are not finite: {bad[0]}")
+    count = sum(weight.numel() for weight in weights.values())
+    if max_params is not None and count > max_params:
+        raise CandidateFailure(
+            FailureKind.INVALID,
+            f"{count:,} weights came back, {max_params:,} are allowed: make it smaller",
+        )
 
 
 def metrics_of(task: Task, logits: Tensor, held_out: Split) -> dict[str, float]:
@@ -316,7 +321,8 @@ def _count(said: Mapping[str, Any], key: str) -> int:
     return value
 
 
-def _check_logits(value: Tensor | None, shape: tuple[int, ...]) -> None:
+def check_logits(value: Tensor | None, shape: tuple[int, ...]) -> None:
+    """Raise CandidateFailure for logits that are missing or of another shape or type."""
     if value is None or tuple(value.shape) != shape or value.dtype != torch.float32:
         got = "none" if value is None else f"{value.dtype} {tuple(value.shape)}"
         raise CandidateFailure(

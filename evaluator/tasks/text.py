@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from evaluator.tasks.base import Split, SplitName, Task
+from evaluator.tasks.base import Split, SplitName, Task, generator_of
 
 BLOCKS = 100  # of equal size; a rest of below 100 bytes at the corpus's end is left out
 KINDS: dict[SplitName, tuple[int, ...]] = {  # a block's number modulo 10
@@ -72,9 +72,14 @@ class Text(Task):
         """Bits per byte."""
         return {"bits_per_byte": bits_per_byte(metrics)}
 
+    def training_text(self, seed: int) -> Tensor:
+        """The training blocks, (bytes,) uint8: runs of eight that follow each other, the runs in random order."""
+        runs = self._read().data[: self._block() * BLOCKS].view(BLOCKS // 10, -1)
+        order = torch.randperm(len(runs), generator=generator_of(self.identity(), "order", seed))
+        return runs[order, : len(KINDS["train"]) * self._block()].flatten()
+
     def _draw(self, which: SplitName, rows: int, generator: torch.Generator) -> Split:
-        data = self._read().data
-        block = len(data) // BLOCKS
+        data, block = self._read().data, self._block()
         blocks = torch.tensor([i for i in range(BLOCKS) if i % 10 in KINDS[which]]) * block
         if which == "train":
             start = blocks[torch.randint(len(blocks), (rows,), generator=generator)]
@@ -85,6 +90,9 @@ class Text(Task):
             start = start[torch.randperm(len(start), generator=generator)[:rows]]
         windows = data[start.unsqueeze(1) + torch.arange(self.length + 1)].long()
         return Split(windows[:, :-1].contiguous(), windows[:, 1:].contiguous())
+
+    def _block(self) -> int:
+        return len(self._read().data) // BLOCKS
 
     def _read(self) -> Corpus:
         corpus = read_corpus(self.corpus)
