@@ -22,7 +22,7 @@ BATCH = 8  # windows a step
 WINDOW = 128  # bytes in each
 DEPTH = 2  # blocks
 HEADS = 3
-HEAD_WIDTH = 32
+HALF_HEAD = 16  # half the width of a head
 EXPANSION = 3  # of the width, in the middle of a feed-forward layer
 DROPOUT = 0.0
 
@@ -39,7 +39,7 @@ class Block(nn.Module):
         self.drop = nn.Dropout(DROPOUT)
 
     def forward(self, x: Tensor) -> Tensor:
-        parts = self.mix(self.norms[0](x)).unflatten(-1, (3 * HEADS, HEAD_WIDTH)).transpose(1, 2)
+        parts = self.mix(self.norms[0](x)).unflatten(-1, (3 * HEADS, 2 * HALF_HEAD)).transpose(1, 2)
         q, k, v = parts.chunk(3, dim=1)
         heads = scaled_dot_product_attention(turned(q), turned(k), v, is_causal=True)
         x = x + self.drop(self.out(heads.transpose(1, 2).flatten(2)))
@@ -51,7 +51,7 @@ class Net(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        width = HEADS * HEAD_WIDTH
+        width = 2 * HEADS * HALF_HEAD
         self.token = nn.Embedding(256, width)
         self.blocks = nn.Sequential(*(Block(width) for _ in range(DEPTH)))
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 256)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from agents.prompts import render
 from agents.proposers import Writing
-from archwright import written
+from archwright import scripts, written
 from archwright.recipe import Recipe
 from evaluator.profiles import profile
 from sandbox.contract import FILE, RULES
@@ -21,6 +21,8 @@ GROWTH = {"linear": "L", "nlogn": "L log L", "quadratic": "L squared"}  # with t
 
 def writing_of(recipe: Recipe) -> Writing | None:
     """The file that agents write; None where they propose patterns."""
+    if recipe.kind == "script":
+        return scripts.writing(recipe)
     return Writing(FILE, _mixer(recipe)) if recipe.kind == "module" else None
 
 

@@ -20,10 +20,11 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from agents.agent import Agent
-from archwright import written
+from archwright import incumbents, scripts, written
 from archwright.candidates import composition, job_of, profile_label, space_of
 from archwright.environment import facts
 from archwright.executor import Executor, Fault
+from archwright.incumbents import Again, Title
 from archwright.primitives import take
 from archwright.promotion import Advance, next_advance, raised
 from archwright.provenance import check_unchanged
@@ -38,6 +39,7 @@ from archwright.setup import (
     arms_of,
     check,
     lag_of,
+    references_of,
     salted,
 )
 from archwright.standings import margin, pooled_deviation
@@ -61,7 +63,11 @@ from storage.records import (
 )
 
 FAULTS = 3  # attempts at work that ends in infrastructure faults
-INVALID = {"composition": "invalid-pattern", "module": "invalid-source"}
+INVALID = {
+    "composition": "invalid-pattern",
+    "module": "invalid-source",
+    "script": "invalid-source",
+}
 NOTES = "notes.md"  # the user's own, in the run folder; every prompt carries it
 
 
@@ -77,6 +83,8 @@ class SlotState:
     candidate: int | None = None
     rung: int = 0
     quote: Money | None = None  # what is reserved for asking it
+    seeds: list[int] = field(default_factory=list)  # at which it is measured
+    again: str | None = None  # why a script runs again, where it does
     pending: set[int] = field(default_factory=set)  # evaluations it waits for
     node: Node | None = None  # once it is complete
 
@@ -114,7 +122,8 @@ class Campaign:
         patterns = self.recipe.references.patterns
         self.names = {str(Pattern.parse(text)): name for name, text in patterns.items()}
         self.arms, self.space = arms_of(self.recipe), space_of(self.recipe)
-        self.references = Arm(REFERENCES, (REFERENCES,), len(patterns))
+        count = sum(len(given) for given in references_of(self.recipe).values())
+        self.references = Arm(REFERENCES, (REFERENCES,), count)
         self.slots: list[SlotState] = []
         self.asked: dict[Any, int] = {}  # handle -> slot
         self.answers: dict[int, Answer] = {}  # that came before an earlier slot's
@@ -188,6 +197,7 @@ class Campaign:
         for spec in specs:
             self.executor.add_agent(spec)
         with self._read() as db:
+            self.judged = len(queries.reasons(db, "incumbent"))
             self.stopped = queries.reason(db, "stop") or ""
             self.slots = [self._load(db, proposal) for proposal in queries.proposals(db)]
 
@@ -223,6 +233,7 @@ class Campaign:
 
     def _ask(self) -> None:
         """Ask for the slots that wait for an answer nobody works on, then for new ones."""
+        self._record_challenges()
         in_flight = {*self.asked.values(), *self.answers}
         for slot, state in enumerate(self.slots):
             if state.status == "asked" and slot not in in_flight:
@@ -261,8 +272,12 @@ class Campaign:
         return next_agent(self.arms, self._history(seen))
 
     def _advance(self, seen: int) -> Advance | None:
-        """The promotion that the slots below ``seen`` ask for."""
+        """The promotion, or the script to run again, that the slots below ``seen`` ask for."""
         nodes = [s.node for s in self.slots[:seen] if s.node is not None]
+        if self.recipe.kind == "script":
+            slots = [Again(i, s.agent, s.candidate, s.again) for i, s in enumerate(self.slots)]
+            titles = [self._title(arm, nodes) for arm in self.arms]
+            return incumbents.next_run(nodes, slots, titles, self.recipe.script.block)
         promoted = {(s.agent, s.candidate or 0, s.rung) for s in self.slots if s.promotion}
         level, rungs = self.recipe.confirm.level, self.recipe.rungs
         return next_advance(
@@ -274,6 +289,24 @@ class Campaign:
             lambda rung: margin(*self._noise(seen, rung), level),
         )
 
+    def _title(self, arm: Arm, nodes: Sequence[Node]) -> Title:
+        """Who holds the title of an arm of scripts, as these nodes have it."""
+        return Title.of(nodes, arm.agents, self.recipe.script.repeats, self.recipe.confirm.level)
+
+    def _record_challenges(self) -> None:
+        """Record what came of each challenge, once, in the order of slots."""
+        if self.recipe.kind != "script":
+            return
+        nodes = [s.node for s in self.slots[: self._frontier()] if s.node is not None]
+        found = [
+            row
+            for arm in self.arms
+            for row in incumbents.rows(self._title(arm, nodes).challenges, arm.name)
+        ]
+        for row in sorted(found, key=lambda row: row["slot"])[self.judged :]:
+            self.ledger.decide(self.id, "incumbent", row["reason"], row)
+            self.judged += 1
+
     def _frontier(self) -> int:
         """How many slots from the first on are complete."""
         return next((i for i, s in enumerate(self.slots) if s.node is None), len(self.slots))
@@ -284,8 +317,10 @@ class Campaign:
         return known + [Slot(s.agent) for s in self.slots[seen:] if not s.promotion]
 
     def _promote(self, advance: Advance, seen: int) -> None:
-        """Record that the next slot trains a candidate further, and queue that."""
-        slot, plans = len(self.slots), self._plans(self._seeds(advance.agent), advance.rung)
+        """Record that the next slot trains a candidate further, or again, and queue that."""
+        slot = len(self.slots)
+        seeds = self._slot_seeds(advance.agent, slot, advance.what)
+        plans = self._plans(seeds, advance.rung)
         proposal = self.ledger.promote(
             self.id,
             slot,
@@ -296,6 +331,7 @@ class Campaign:
             plans,
             advance.reason,
             {"slot": slot, "seen": seen, **advance.numbers},
+            advance.what,
         )
         with self._read() as db:
             self.slots.append(self._load(db, db.get_one(Proposal, proposal)))
@@ -323,7 +359,10 @@ class Campaign:
         turn = sum(s.agent == agent and not s.promotion for s in self.slots[:slot])
         count = self.recipe.rungs.count
         *lower, (noise, freedom) = (self._noise(seen, rung) for rung in range(count))
-        return View(nodes, turn, noise, count, freedom, tuple(lower))
+        holder = None
+        if self.recipe.kind == "script":
+            holder = self._title(arm, [s.node for s in visible if s.node is not None]).holder
+        return View(nodes, turn, noise, count, freedom, tuple(lower), incumbent=holder)
 
     def _nodes(self, slots: Sequence[SlotState], arm: Arm) -> tuple[Node, ...]:
         """What an arm has found in these slots, each candidate at the highest rung it reached in them."""
@@ -337,7 +376,7 @@ class Campaign:
         states = [s for s in self.slots[:seen] if s.agent == REFERENCES and s.rung == rung]
         with self._read() as db:
             return pooled_deviation(
-                queries.scores_of(db, state.candidate, self._seeds(REFERENCES), rung)
+                queries.scores_of(db, state.candidate, state.seeds, rung)
                 for state in states
                 if state.candidate is not None
             )
@@ -424,6 +463,9 @@ class Campaign:
     def _candidate(self, agent: str, answer: Answer) -> CandidateRecord:
         """The candidate that was proposed. Raises ValueError for a pattern outside the space, or a source
         that is none."""
+        if self.recipe.kind == "script":
+            name = "baseline" if agent == REFERENCES else None
+            return scripts.candidate(answer.source, self.recipe, name)
         if self.recipe.kind == "module" and agent != REFERENCES:
             return written.module(answer.source, self.recipe)
         pattern, space = self._pattern(agent, answer.pattern or ""), self.space
@@ -446,8 +488,11 @@ class Campaign:
         state = SlotState(
             name, row.id, row.seen, row.status, row.failure, row.candidate_id, row.rung
         )
+        if state.promotion and self.recipe.kind == "script":
+            state.again = row.operator
+        state.seeds = self._slot_seeds(name, row.slot, state.again)
         if row.candidate_id is not None:
-            state.pending = queries.unfinished(db, row.candidate_id, self._seeds(name), row.rung)
+            state.pending = queries.unfinished(db, row.candidate_id, state.seeds, row.rung)
         self._complete(db, state)
         return state
 
@@ -455,7 +500,9 @@ class Campaign:
         """Give an answered slot whose evaluations have ended its node."""
         if state.status != "asked" and not state.pending:
             row = db.get_one(Proposal, state.proposal)
-            node = queries.node(db, row, self._seeds(state.agent)[0])
+            node = queries.node(db, row, state.seeds[0])
+            if self.recipe.kind == "script" and state.candidate is not None:
+                node = replace(node, runs=tuple(queries.scores_of(db, state.candidate, state.seeds)))
             state.node = replace(node, source=self._source(row.candidate) or "")
 
     # --------------------------------------------------------------------------------- evaluating
@@ -464,6 +511,12 @@ class Campaign:
         """The seeds at which an agent's candidates are measured; all share the first."""
         count = self.recipe.references.seeds if agent == REFERENCES else 1
         return [derive(self.seed, "search", i) for i in range(count)]
+
+    def _slot_seeds(self, agent: str, slot: int, what: str | None) -> list[int]:
+        """The seeds of a slot: its agent's, or fresh ones where a script runs again."""
+        if self.recipe.kind == "script" and what is not None:
+            return incumbents.seeds(self.seed, slot, what, self.recipe.script.repeats)
+        return self._seeds(agent)
 
     def _plans(self, seeds: list[int], rung: int = 0, sealed: bool = False) -> list[EvaluationPlan]:
         label = profile_label(self.recipe)
@@ -485,6 +538,9 @@ class Campaign:
         if not self.recipe.sandboxed:
             return evaluate, self._job(db, row)
         candidate = row.candidate
+        if self.recipe.kind == "script":
+            source = self._source(candidate)
+            return scripts.evaluate, scripts.job_of(self.recipe, source, row.seed, row.sealed)
         gated = candidate.kind == "module" and not candidate.prints
         terms = written.terms_of(self.recipe, self._known(db, candidate)) if gated else None
         what = candidate.pattern, self._source(candidate), row.seed, row.sealed, row.rung
@@ -564,11 +620,21 @@ class Campaign:
         return {"finalists": finalists, "candidates": list(dict.fromkeys(everyone))}
 
     def _finalists(self, arm: Arm) -> list[int]:
-        """The best candidates of an arm by rung and the score the search saw; the earlier of equals."""
+        """The best candidates of an arm by rung and the score the search saw, the earlier of equals; of
+        scripts those that held the title, the latest first."""
+        if self.recipe.kind == "script":
+            return self._holders(arm)[: self.recipe.confirm.finalists]
         found = View(self._nodes(self.slots, arm)).scored
         ranked = sorted(found, key=lambda node: node.standing, reverse=True)
         finalists = ranked[: self.recipe.confirm.finalists]
         return [node.candidate for node in finalists if node.candidate is not None]
+
+    def _holders(self, arm: Arm) -> list[int]:
+        """The scripts that held an arm's title, the latest first; the baseline where it alone did."""
+        title = self._title(arm, [s.node for s in self.slots if s.node is not None])
+        held = [c.candidate for c in reversed(title.challenges) if c.replaced]
+        first = title.holder.candidate if title.holder else None
+        return held or [c for c in (first,) if c is not None]
 
 
 def over_budget(quote: Money, left: Allowance, budget: BudgetSection) -> str:

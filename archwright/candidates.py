@@ -89,7 +89,8 @@ def profile_label(recipe: Recipe) -> str:
     """
     section = recipe.evaluation
     label = f"{section.profile}#{profile(section.profile).narrow(section.tasks).fingerprint}"
-    return f"{label}/module" if recipe.sandboxed else label
+    protocol = "script" if recipe.kind == "script" else "module"
+    return f"{label}/{protocol}" if recipe.sandboxed else label
 
 
 def job_of(recipe: Recipe, pattern: str, seed: int, sealed: bool, rung: int) -> Job:

@@ -21,13 +21,17 @@ from storage.records import Node
 
 @dataclass(frozen=True)
 class Advance:
-    """A candidate that goes on to ``rung``, in the name of the agent that found it, and why."""
+    """A candidate that goes on to ``rung``, in the name of the agent that found it, and why.
+
+    ``what`` is done is to promote it, or to run a script again (`archwright.incumbents`).
+    """
 
     agent: str
     candidate: int
     rung: int
     reason: str
     numbers: dict[str, Any]
+    what: str = "promote"
 
 
 def next_advance(

@@ -21,8 +21,9 @@ RECIPES = HERE / "recipes" if (HERE / "recipes").is_dir() else HERE.parent / "ru
 MODEL_PROPOSERS = ("llm", "best-of-n")  # those that `model` and --llm are for
 RECORDED = "recorded"  # answers from the ledger of an earlier run
 CODERS = ("llm", "scripted", RECORDED)  # those that hold sessions with tools
-# Those that write source code, for `kind: module`.
-WRITERS = ("grammar", "fixed", *MODEL_PROPOSERS, "scripted", RECORDED)
+# Those that write source code, by the kind of campaign.
+MODELS = (*MODEL_PROPOSERS, "scripted", RECORDED)
+WRITERS = {"module": ("grammar", "fixed", *MODELS), "script": ("knobs", "fixed", *MODELS)}
 DEFAULT_CODES = ("A", "M", "Mb")
 
 
@@ -117,16 +118,31 @@ class SpaceSection(Section):
         return self
 
 
-class ModuleSection(Section):
-    """What written modules are held to, and where they run."""
+class SandboxSection(Section):
+    """Where written code runs, and the secret that keeps it from what it is scored on."""
+
+    require_sandbox: Literal["process", "landlock", "bubblewrap"] = "landlock"
+    unsafe_sandbox: bool = False
+    salt: int | None = Field(default=None, ge=0)
+
+
+class ModuleSection(SandboxSection):
+    """What written modules are held to."""
 
     pattern: str = "3(X+M)"
     max_cost: Literal["linear", "nlogn", "quadratic"] = "quadratic"
     budget: float = Field(default=2.0, gt=0)
     gate_seconds: float = Field(default=30.0, gt=0)
-    require_sandbox: Literal["process", "landlock", "bubblewrap"] = "landlock"
-    unsafe_sandbox: bool = False
-    salt: int | None = Field(default=None, ge=0)
+
+
+class ScriptSection(SandboxSection):
+    """What training scripts start from, what they may use, and what it takes to replace the best one."""
+
+    baseline: str | None = None
+    seconds: float = Field(default=300, gt=0)
+    max_params: int = Field(default=10_000_000, ge=1)
+    repeats: int = Field(default=3, ge=2)
+    block: int = Field(default=8, ge=1)
 
 
 class EvaluationSection(Section):
@@ -190,8 +206,9 @@ class Recipe(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     description: str = ""
     seed: int = Field(default=0, ge=0, lt=2**31)
-    kind: Literal["composition", "module"] = "composition"
+    kind: Literal["composition", "module", "script"] = "composition"
     module: ModuleSection = ModuleSection()
+    script: ScriptSection = ScriptSection()
     space: SpaceSection = SpaceSection()
     evaluation: EvaluationSection = EvaluationSection()
     agents: tuple[AgentSection, ...] = Field(min_length=1)
@@ -206,6 +223,11 @@ class Recipe(Section):
     reproducible: bool = True
     prices: dict[str, Any] = {}
 
+    @property
+    def sandbox(self) -> SandboxSection:
+        """Where the written code of this kind of campaign runs."""
+        return self.script if self.kind == "script" else self.module
+
     @model_validator(mode="after")
     def _distinct(self) -> Recipe:
         names = [agent.name for agent in (*self.agents, *self.controls)] + ["references"]
@@ -217,7 +239,7 @@ class Recipe(Section):
     @property
     def sandboxed(self) -> bool:
         """Whether candidates may hold written code, so that all are trained and scored in the sandbox."""
-        return self.kind == "module" or bool(self.space.written)
+        return self.kind != "composition" or bool(self.space.written)
 
 
 def load(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -247,7 +269,8 @@ def with_model(recipe: Recipe, model: str) -> Recipe:
     agent asks one, one that does replaces them."""
     data = recipe.model_dump(mode="json")
     if not any(agent["proposer"] in MODEL_PROPOSERS for agent in data["agents"]):
-        data["agents"] = [{"name": "llm", "proposer": "llm"}]
+        scaffold = "incumbent" if recipe.kind == "script" else None
+        data["agents"] = [{"name": "llm", "proposer": "llm", "scaffold": scaffold}]
     nameless = [control for control in data["controls"] if control["model"] is None]
     for agent in (*data["agents"], *nameless):
         if agent["proposer"] in MODEL_PROPOSERS:

@@ -135,7 +135,7 @@ class Replay(Campaign):
 def _then(row: Proposal, calls: Sequence[CallRecord]) -> Fields:
     content, candidate = None, row.candidate
     if candidate is not None:
-        written = candidate.kind == "module"
+        written = candidate.kind != "composition"
         content = candidate.content_hash if written else candidate.pattern
     parents = [parent.candidate_id for parent in row.parents]
     return _fields(row, [row.failure, row.detail], parents, content, calls)

@@ -12,7 +12,7 @@ from typing import Any
 from agents.agent import Agent, AgentSpec
 from agents.literature import load
 from agents.llm import MissingKey
-from archwright import primitives, written
+from archwright import primitives, scripts, written
 from archwright.briefing import writing_of
 from archwright.candidates import space_of
 from archwright.folders import run_folder
@@ -20,6 +20,7 @@ from archwright.recipe import (
     CODERS,
     MODEL_PROPOSERS,
     RECORDED,
+    WRITERS,
     AgentSection,
     Recipe,
     RecipeError,
@@ -54,8 +55,11 @@ def check(recipe: Recipe) -> None:
         for text in recipe.references.patterns.values():
             searched.cost(Pattern.parse(text, searched.primitives))
         _check_rungs(recipe)
-        if recipe.sandboxed:
+        if recipe.kind == "script":
+            scripts.check(recipe)
+        elif recipe.sandboxed:
             written.check(recipe)
+        _check_writers(recipe)
         agents = [Agent(spec) for spec in agent_specs(recipe)]
         _check_keys(agents)
         _check_sessions(agents)
@@ -89,6 +93,17 @@ def _check_sessions(agents: Sequence[Agent]) -> None:
             raise RecipeError(
                 f"agent {agent.spec.name}: scaffold {agent.scaffold_name} is for models that write code with "
                 f"tools: it needs kind: module and a proposer of {', '.join(CODERS)}"
+            )
+
+
+def _check_writers(recipe: Recipe) -> None:
+    """Raise RecipeError for an agent that does not write what this kind of campaign is of."""
+    writers = WRITERS.get(recipe.kind, ())
+    for agent in (*recipe.agents, *recipe.controls) if writers else ():
+        if agent.proposer not in writers and ":" not in agent.proposer:
+            raise RecipeError(
+                f"agent {agent.name}: proposer {agent.proposer} writes no {recipe.kind}s: kind: {recipe.kind} "
+                f"takes {', '.join(writers)}, or a class of yours as package.module:Class"
             )
 
 
@@ -136,10 +151,16 @@ def lag_of(recipe: Recipe, workers: int) -> int:
 
 def agent_specs(recipe: Recipe, notes: str = "") -> list[AgentSpec]:
     """Every agent of the recipe, the references among them."""
-    patterns = list(recipe.references.patterns.values())
-    references = AgentSection(name=REFERENCES, proposer="fixed", options={"patterns": patterns})
+    references = AgentSection(name=REFERENCES, proposer="fixed", options=references_of(recipe))
     sections = [references, *recipe.agents, *recipe.controls]
     return [_spec(recipe, section, notes) for section in sections]
+
+
+def references_of(recipe: Recipe) -> dict[str, list[str]]:
+    """What is measured beside the search: the recipe's patterns, or the baseline of scripts."""
+    if recipe.kind == "script":
+        return {"sources": [scripts.baseline_of(recipe)]}
+    return {"patterns": list(recipe.references.patterns.values())}
 
 
 def _spec(recipe: Recipe, section: AgentSection, notes: str) -> AgentSpec:
@@ -172,6 +193,8 @@ def _options(recipe: Recipe, section: AgentSection) -> dict[str, Any]:
 
 def goal_of(recipe: Recipe) -> str:
     """The task and the budget in one sentence, for models."""
+    if recipe.kind == "script":
+        return scripts.goal(recipe)
     chosen = profile_of(recipe)
     tasks = ", ".join(f"{t.name} (vocabulary {t.vocab}, length {t.length})" for t in chosen.tasks)
     return (
@@ -194,19 +217,24 @@ def _rungs_in_words(recipe: Recipe) -> str:
 
 def salted(recipe: Recipe) -> Recipe:
     """The recipe with a salt, drawn where it has none: who knows it can compute the held-out labels."""
-    if not recipe.sandboxed or recipe.module.salt is not None:
+    if not recipe.sandboxed or recipe.sandbox.salt is not None:
         return recipe
-    module = recipe.module.model_copy(update={"salt": secrets.randbits(48)})
-    return recipe.model_copy(update={"module": module})
+    section = recipe.sandbox.model_copy(update={"salt": secrets.randbits(48)})
+    return recipe.model_copy(
+        update={"script" if recipe.kind == "script" else "module": section}
+    )
 
 
 def anchored(recipe: Recipe) -> Recipe:
-    """The recipe with absolute paths, so that it is resumed from any folder."""
+    """The recipe with absolute paths and the text of its baseline, so that it is resumed from any folder."""
     literature = recipe.literature and str(Path(recipe.literature).resolve())
     agents, controls = (tuple(map(_anchored, part)) for part in (recipe.agents, recipe.controls))
     places = {code: _placed(one) for code, one in recipe.space.written.items()}
     space = recipe.space.model_copy(update={"written": places})
     changed = {"literature": literature, "agents": agents, "controls": controls, "space": space}
+    if recipe.kind == "script":
+        text = scripts.baseline_of(recipe)
+        changed["script"] = recipe.script.model_copy(update={"baseline": text})
     return recipe.model_copy(update=changed)
 
 

@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import Any
 
 from archwright.candidates import identity, sizes_of
-from archwright.recipe import WRITERS, Recipe, RecipeError
+from archwright.recipe import Recipe, RecipeError
 from evaluator.outcome import FailureKind, Result, Spent
 from evaluator.profiles import profile
 from evaluator.rungs import shares
@@ -150,19 +150,19 @@ def evaluate(job: Job) -> Judged:
     A candidate's fault is a typed failure, the gate's with the checks that failed. Raises SandboxError
     for a fault of the sandbox, which is infrastructure's.
     """
-    with _sandboxed(job.require, job.unsafe) as sandbox:
+    with sandboxed(job.require, job.unsafe) as sandbox:
         return _judged(job, sandbox)
 
 
 def examine(recipe: Recipe, source: str, known: Sequence[Known] = ()) -> Certificate:
     """The gate's certificate of a source that is no candidate yet. Raises SandboxError."""
     section, terms = recipe.module, _beside_the_catalogue(terms_of(recipe, known))
-    with _sandboxed(section.require_sandbox, section.unsafe_sandbox) as sandbox:
+    with sandboxed(section.require_sandbox, section.unsafe_sandbox) as sandbox:
         return certify(source, sandbox, terms)
 
 
 @contextmanager
-def _sandboxed(require: str, unsafe: bool) -> Iterator[Sandbox]:
+def sandboxed(require: str, unsafe: bool) -> Iterator[Sandbox]:
     """This process's sandbox; after a fault of it the next task starts another. Raises SandboxError."""
     try:
         yield _sandbox(require, unsafe)
@@ -247,12 +247,6 @@ def _check_modules(recipe: Recipe) -> None:
         cost_in(pattern_of(recipe.module.pattern), preset(recipe.space.preset), NOTHING)
     except ValueError as error:
         raise ValueError(f"module.pattern {recipe.module.pattern}: {error}") from error
-    for agent in (*recipe.agents, *recipe.controls):
-        if agent.proposer not in WRITERS and ":" not in agent.proposer:
-            raise RecipeError(
-                f"agent {agent.name}: proposer {agent.proposer} writes no modules: kind: module takes "
-                f"{', '.join(WRITERS)}, or a class of yours as package.module:Class"
-            )
 
 
 def environment(recipe: Recipe) -> dict[str, str]:
@@ -262,7 +256,7 @@ def environment(recipe: Recipe) -> dict[str, str]:
     """
     if not recipe.sandboxed:
         return {}
-    return {"sandbox": _level(recipe.module.require_sandbox, recipe.module.unsafe_sandbox)}
+    return {"sandbox": _level(recipe.sandbox.require_sandbox, recipe.sandbox.unsafe_sandbox)}
 
 
 @lru_cache(maxsize=1)  # to prove a level is to start a sandbox, seconds

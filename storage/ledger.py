@@ -178,15 +178,16 @@ class Ledger:
         plans: Sequence[EvaluationPlan],
         reason: str,
         numbers: dict[str, Any],
+        what: str = "promote",
     ) -> int:
-        """Record that a slot trains an agent's candidate further, with the decision behind it, and queue
-        that; returns the proposal's id. Evaluations that exist are not queued again."""
+        """Record that a slot trains an agent's candidate further, or again, with the decision behind it,
+        and queue that; returns the proposal's id. Evaluations that exist are not queued again."""
         with self.transaction() as db:
             row = Proposal(campaign_id=campaign, slot=slot, agent_id=agent, seed=seed, seen=seen)
-            row.status, row.operator, row.reason = "promoted", "promote", reason
+            row.status, row.operator, row.reason = "promoted", what, reason
             row.candidate_id, row.rung, row.answered = candidate, plans[0].rung, models.now()
             db.add(row)
-            db.add(Decision(campaign_id=campaign, what="promote", reason=reason, numbers=numbers))
+            db.add(Decision(campaign_id=campaign, what=what, reason=reason, numbers=numbers))
             _queue(db, candidate, plans)
             db.flush()
             return row.id

@@ -173,6 +173,11 @@ def reason(db: Session, what: str) -> str | None:
     return db.scalar(select(Decision.reason).filter_by(what=what).order_by(Decision.id).limit(1))
 
 
+def reasons(db: Session, what: str) -> Sequence[str]:
+    """The reasons of all decisions of this kind, oldest first."""
+    return db.scalars(select(Decision.reason).filter_by(what=what).order_by(Decision.id)).all()
+
+
 def decision(db: Session, what: str) -> dict[str, Any] | None:
     """The numbers of the first decision of this kind."""
     query = select(Decision.numbers).filter_by(what=what).order_by(Decision.id).limit(1)

@@ -38,6 +38,7 @@ class Node:
     rung: int = 0
     lower: tuple[float | None, ...] = ()  # the scores at the rungs below, where there are any
     source: str = ""  # of a written candidate
+    runs: tuple[float, ...] = ()  # of a script: the scores of all runs of this slot
     name: str | None = None
     checks: tuple[tuple[str, str], ...] = ()  # of the gate, that failed: name, and what was found
 
@@ -84,6 +85,7 @@ class View:
     freedom: float = math.inf  # degrees of freedom behind that noise; infinite where it is exact
     lower_noise: tuple[tuple[float | None, float], ...] = ()  # noise and freedom at each lower rung
     allowance: Allowance = Allowance()
+    incumbent: Node | None = None  # where scripts challenge each other: who has not been beaten
 
     @property
     def in_flight(self) -> int:

@@ -5,6 +5,7 @@ from agents.proposers.bayes import BayesProposer
 from agents.proposers.best_of_n import BestOfN
 from agents.proposers.classical import EvolutionProposer, FixedProposer, RandomProposer
 from agents.proposers.grammar import GrammarProposer
+from agents.proposers.knobs import KnobsProposer
 from agents.proposers.model import ModelProposer, ScriptedProposer
 from agents.proposers.recorded import RecordedProposer
 
@@ -14,6 +15,7 @@ PROPOSERS: dict[str, type[Proposer]] = {
     "bayes": BayesProposer,
     "fixed": FixedProposer,
     "grammar": GrammarProposer,
+    "knobs": KnobsProposer,
     "llm": ModelProposer,
     "best-of-n": BestOfN,
     "scripted": ScriptedProposer,

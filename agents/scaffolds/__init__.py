@@ -3,6 +3,7 @@
 from agents.scaffolds.base import Decision, Scaffold
 from agents.scaffolds.evolution import Evolution
 from agents.scaffolds.greedy import Greedy
+from agents.scaffolds.incumbent import Incumbent
 from agents.scaffolds.map_elites import MapElites
 from agents.scaffolds.mcts import Mcts
 from agents.scaffolds.one_shot import OneShot
@@ -13,6 +14,7 @@ WITH_TOOLS = ("workspace",)  # whose slots are sessions: for models that write c
 SCAFFOLDS: dict[str, type[Scaffold]] = {
     "one-shot": OneShot,
     "greedy": Greedy,
+    "incumbent": Incumbent,
     "tournament": Tournament,
     "mcts": Mcts,
     "evolution": Evolution,
