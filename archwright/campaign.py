@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -197,7 +198,7 @@ class Campaign:
         for spec in specs:
             self.executor.add_agent(spec)
         with self._read() as db:
-            self.judged = len(queries.reasons(db, "incumbent"))
+            self.judged = len(queries.numbers(db, "incumbent"))
             self.stopped = queries.reason(db, "stop") or ""
             self.slots = [self._load(db, proposal) for proposal in queries.proposals(db)]
 
@@ -502,7 +503,8 @@ class Campaign:
             row = db.get_one(Proposal, state.proposal)
             node = queries.node(db, row, state.seeds[0])
             if self.recipe.kind == "script" and state.candidate is not None:
-                node = replace(node, runs=tuple(queries.scores_of(db, state.candidate, state.seeds)))
+                runs = queries.scores_of(db, state.candidate, state.seeds)
+                node = replace(node, runs=tuple(runs), score=fmean(runs) if runs else None)
             state.node = replace(node, source=self._source(row.candidate) or "")
 
     # --------------------------------------------------------------------------------- evaluating

@@ -211,8 +211,8 @@ def inspect(
     what: Annotated[
         str,
         typer.Argument(
-            help="leaderboard, candidates, candidate ID, lineage ID, primitives, agents, rungs, failures, "
-            "spend, calls [ID], transcript SLOT, decisions"
+            help="leaderboard, candidates, candidate ID, lineage ID, diff ID, primitives, agents, rungs, "
+            "incumbents, baseline, failures, spend, calls [ID], transcript SLOT, decisions"
         ),
     ] = "leaderboard",
     identity: Annotated[int | None, typer.Argument(metavar="ID")] = None,
@@ -230,7 +230,7 @@ def inspect(
             console.emit({"rows": rows})
         elif what == "leaderboard":
             console.leaderboard(rows)
-        elif what in ("candidate", "calls") and identity is not None:
+        elif what in ("candidate", "diff", "calls") and identity is not None:
             console.details(rows[0])
         elif what == "transcript":
             console.conversation(rows)

@@ -22,7 +22,7 @@ from rich.text import Text
 from archwright.campaign import Progress
 from archwright.recipe import Recipe
 from archwright.schedule import STOPPING
-from archwright.setup import arms_of
+from archwright.setup import arms_of, references_of
 
 # Where stdout is no terminal nobody wraps the lines, so tables may be as wide as they are.
 out = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
@@ -130,7 +130,9 @@ BOARD = ("rank", "id", "architecture", "score", "tied", "params", "FLOPs", "agen
 
 def leaderboard(rows: Sequence[Mapping[str, Any]]) -> None:
     """The leaderboard: results first, what the search saw below."""
-    columns = ("rung", *BOARD) if any(row["rung"] for row in rows) else BOARD
+    columns: tuple[str, ...] = ("rung", *BOARD) if any(row["rung"] for row in rows) else BOARD
+    if any(row["bits_per_byte"] for row in rows):
+        columns = tuple("bits a byte" if name == "FLOPs" else name for name in columns)
     if any(row["shortcuts"] for row in rows):
         columns = (*columns, "blind rules reach")
     data = (
@@ -153,7 +155,8 @@ def _board_row(row: Mapping[str, Any]) -> dict[str, Any]:
         "score": f"{row['score']:.4f} {error}",
         "tied": "tied" if row["tied"] else "",
         "architecture": f"{row['pattern']}  {row['name'] or ''}".rstrip(),
-        "FLOPs": f"{row['flops_ratio']:.2f}x",
+        "FLOPs": None if row["flops_ratio"] is None else f"{row['flops_ratio']:.2f}x",
+        "bits a byte": row["bits_per_byte"],
         "n": row["evaluations"],
         "blind rules reach": ladder(row["shortcuts"]),
     }
@@ -183,6 +186,10 @@ def outcome(summary: Mapping[str, Any]) -> None:
         out.print(_advantage(control))
     for row in summary["rungs"]:
         out.print(_correlation(row))
+    for row in summary["challenges"]:
+        out.print(_challenge(row))
+    for row in summary["drift"][1:]:
+        out.print(_drift(row))
     for agent, reason in summary["stopped"].items():
         out.print(_stopped(agent, reason), markup=False)
     if summary["spend"]["calls"]:
@@ -213,6 +220,26 @@ def _correlation(row: Mapping[str, Any]) -> str:
     return f"{text} over {row['candidates']} candidates"
 
 
+def _challenge(row: Mapping[str, Any]) -> str:
+    """What a script gained over the one it challenged, and whether that is more than noise."""
+    if row["gain"] is None:
+        return f"{row['arm']}: {row['verdict']}, {row['reason']}"
+    return (
+        f"{row['arm']}: candidate {row['candidate']} {row['verdict']}: {row['gain']:+.4f} "
+        f"±{row['error']:.4f} bits a byte saved over candidate {row['against']}, better with probability "
+        f"{row['probability']:.3f}"
+    )
+
+
+def _drift(row: Mapping[str, Any]) -> str:
+    """What the baseline gained or lost since the start, which is the machine's doing."""
+    text = f"baseline again at slot {row['slot']}: {row['gain']:+.4f} bits a byte since the start"
+    if row["low"] is None:
+        return text
+    told = "drift" if row["low"] > 0 or row["high"] < 0 else "within the noise"
+    return f"{text} [{row['low']:+.4f}, {row['high']:+.4f}], {told}"
+
+
 def _stopped(agent: str, reason: str) -> str:
     return f"agent {agent} is stopped, the others go on: {reason}; its key has to be mended"
 
@@ -229,7 +256,7 @@ class Watcher:
 
     def __init__(self, recipe: Recipe) -> None:
         quota = sum(arm.quota for arm in arms_of(recipe))
-        self.expected = quota + len(recipe.references.patterns)
+        self.expected = quota + sum(map(len, references_of(recipe).values()))
         self.live = Live(console=err, refresh_per_second=4) if err.is_terminal else None
         self.start = time.monotonic()
         self.shown: tuple[str, int, int] | None = None
@@ -271,7 +298,8 @@ class Watcher:
         )
         done = f"{_complete(progress)}/{self.expected} slots"
         if promotions := sum(s.promotion for s in progress.slots):
-            done += f", {promotions} promotions"
+            again = any(s.again for s in progress.slots)
+            done += f", {promotions} {'groups of runs again' if again else 'promotions'}"
         if progress.phase == "confirm":
             left = progress.running + progress.queued
             done = f"{progress.confirmed}/{progress.confirmed + left} evaluations"

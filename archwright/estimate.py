@@ -29,6 +29,8 @@ PROBE_STEPS = 3
 def estimate(recipe: Recipe) -> dict[str, Any]:
     """Counts are upper bounds, though a search that improves with every candidate promotes more; seconds
     are extrapolated from a few steps of one model, measured now, for an evaluation in full."""
+    if recipe.kind == "script":
+        return _scripts(recipe)
     finalists = recipe.confirm.finalists * len(arms_of(recipe)) + len(recipe.references.patterns)
     confirmation = finalists * recipe.confirm.seeds
     evaluations, trainings = search(recipe)
@@ -39,6 +41,23 @@ def estimate(recipe: Recipe) -> dict[str, Any]:
         "seconds_per_evaluation": per_evaluation,
         "seconds_on_one_core": per_evaluation * float(trainings + confirmation),
         "trained_tokens": int(tokens * (trainings + confirmation)),
+        "calls_at_most": calls,
+        "usd_at_most": usd,
+    }
+
+
+def _scripts(recipe: Recipe) -> dict[str, Any]:
+    """Of scripts, each of which may challenge the holder; their time is what the recipe gives them."""
+    arms, section = arms_of(recipe), recipe.script
+    quota = sum(arm.quota for arm in arms)
+    search = recipe.references.seeds + quota * (1 + 2 * section.repeats) + quota // section.block
+    evaluations = search + (1 + recipe.confirm.finalists * len(arms)) * recipe.confirm.seeds
+    calls, usd = _worst(recipe)
+    return {
+        "evaluations": evaluations,
+        "seconds_per_evaluation": section.seconds,
+        "seconds_on_one_core": section.seconds * evaluations,
+        "trained_tokens": None,
         "calls_at_most": calls,
         "usd_at_most": usd,
     }

@@ -1,12 +1,12 @@
 """Who has not been beaten in a campaign of scripts, and which scripts run again: pure functions of its slots.
 
-The baseline holds the title at first. Whose first run is above the holder's mean challenges it: the holder
-runs `repeats` times more, and right after it, so that the machine is the same, the challenger, all on fresh
-seeds. The challenger takes the title where these runs beat those, by Student's t on the deviation pooled over
-all such groups, at the recipe's level. What chose the challenger, its first run, has no part in that. Once per
-`block` of new scripts the baseline runs again, for the drift of the machine to be seen.
+The baseline holds the title at first. Whose first run is above the holder's latest mean challenges it: the
+holder runs `repeats` times more, and right after it, so that the machine is the same, the challenger, all on
+fresh seeds. The challenger takes the title where these runs beat those, by Student's t on the deviation pooled
+over all such groups, at the recipe's level. What chose the challenger, its first run, has no part in that.
+Once per `block` of new scripts the baseline runs again, for the drift of the machine to be seen.
 
-Each search or control has a title of its own. A group of runs is a slot, like any other, that no budget counts.
+Each search or control has a title of its own. A group of runs is a slot like any other, but in no budget.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ class Title:
     repeats: int
     level: float
     holder: Node | None = None
-    groups: list[tuple[float, ...]] = field(default_factory=list)  # of repeated runs, at one time each
+    groups: list[tuple[float, ...]] = field(
+        default_factory=list
+    )  # of repeated runs, at one time each
     challenges: list[Challenge] = field(default_factory=list)
 
     @classmethod
@@ -71,8 +73,10 @@ class Title:
         if self.holder is None:
             if node.agent == REFERENCES and node.runs:
                 self._measured(node)
-        elif again and node.operator == DEFENCE and node.candidate == self.holder.candidate:
+        elif again and node.candidate == self.holder.candidate and node.operator == DEFENCE:
             self._measured(node)
+        elif again and node.candidate == self.holder.candidate and node.operator == DRIFT:
+            self.holder = replace(self.holder, score=node.score or self.holder.score)
         elif again and ours and node.operator == CHALLENGE:
             self.challenges.append(challenge := self._judged(node, self.holder))
             self.groups.append(node.runs)
@@ -162,9 +166,7 @@ def _drift(nodes: Sequence[Node], slots: Sequence[Again], block: int) -> Advance
 
 
 def _challenge(nodes: Sequence[Node], slots: Sequence[Again], title: Title) -> Advance | None:
-    before = {
-        s.candidate or 0 for s in slots if s.what == CHALLENGE and s.agent in title.agents
-    }
+    before = {s.candidate or 0 for s in slots if s.what == CHALLENGE and s.agent in title.agents}
     found, holder = title.challenger(nodes, before), title.holder
     if found is None or holder is None or found.candidate is None or holder.candidate is None:
         return None

@@ -11,11 +11,12 @@ from sqlalchemy.exc import DatabaseError, ResourceClosedError
 from sqlalchemy.orm import Session
 
 from agents.prompts import sections
-from archwright import report
+from archwright import report, script_report
 from archwright.transcript import transcript
 from search_space.pattern import nearest
 from storage import blobs, queries
 from storage.ledger import BLOBS
+from storage.models import Candidate
 
 Rows = list[dict[str, Any]]
 
@@ -25,12 +26,14 @@ TABLES: dict[str, Callable[[Session], Rows]] = {
     "primitives": report.primitives,
     "agents": report.agents,
     "rungs": report.rungs,
+    "incumbents": report.challenges,
+    "baseline": report.drift,
     "failures": report.failures,
     "spend": report.spend_by_agent,
     "calls": queries.calls,
     "decisions": queries.decisions,
 }
-ONE = ("candidate", "lineage", "calls", "transcript")
+ONE = ("candidate", "lineage", "diff", "calls", "transcript")
 
 
 def rows(
@@ -54,6 +57,9 @@ def _one(db: Session, folder: Path, what: str, identity: int) -> Rows:
         case "lineage":
             report.candidate(db, identity)
             return queries.lineage(db, identity)
+        case "diff":
+            report.candidate(db, identity)
+            return [script_report.diff(db, folder, db.get_one(Candidate, identity))]
         case "calls":
             return [_call(db, folder, identity)]
         case "transcript":

@@ -8,16 +8,18 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from archwright import written
+from archwright import scripts, written
 from archwright.candidates import job_of
 from archwright.environment import facts
 from archwright.provenance import check_unchanged
 from archwright.recipe import Recipe
 from archwright.report import leaderboard, recipe_of
+from archwright.standings import margin
+from archwright.standings import noise as noise_of
 from evaluator import memory
 from evaluator.evaluate import evaluate
 from evaluator.outcome import Result
-from storage import blobs
+from storage import blobs, queries
 from storage.ledger import BLOBS
 from storage.models import Candidate, Environment, Evaluation, Measurement
 
@@ -25,7 +27,8 @@ from storage.models import Candidate, Environment, Evaluation, Measurement
 def replay(db: Session, folder: Path, identity: int | None) -> dict[str, Any]:
     """Re-train a candidate (by default the best) of a run as one recorded evaluation and compare.
 
-    That is the sealed one if there is one, else that at the highest rung, trained here in one piece.
+    That is the sealed one if there is one, else that at the highest rung, trained here in one piece. A script
+    ends by the clock, so that its score matches where it is within the noise of its campaign.
     Raises ValueError where there is nothing to replay.
     """
     chosen = identity if identity is not None else _best(db)
@@ -35,7 +38,8 @@ def replay(db: Session, folder: Path, identity: int | None) -> dict[str, Any]:
     memory.bound(workers=1)
     result = _again(recipe, folder, evaluation)
     split = "test" if evaluation.sealed else "validation"
-    again = result.score(split)
+    again, noise = result.score(split), _noise(db, recipe)
+    difference = None if again is None else again - recorded
     return {
         "candidate": chosen,
         "pattern": evaluation.candidate.pattern,
@@ -44,10 +48,18 @@ def replay(db: Session, folder: Path, identity: int | None) -> dict[str, Any]:
         "split": split,
         "recorded": recorded,
         "replayed": again,
-        "match": again == recorded,
-        "difference": None if again is None else again - recorded,
+        "match": difference is not None and abs(difference) <= noise,
+        "difference": difference,
+        "noise": noise,
         "same_environment": _same_environment(db),
     }
+
+
+def _noise(db: Session, recipe: Recipe) -> float:
+    """How far apart two scores of the same may be: not at all, but for scripts."""
+    if recipe.kind != "script":
+        return 0.0
+    return margin(*noise_of(queries.scores(db)), 0.5 + recipe.confirm.level / 2)
 
 
 def _again(recipe: Recipe, folder: Path, row: Evaluation) -> Result:
@@ -57,6 +69,8 @@ def _again(recipe: Recipe, folder: Path, row: Evaluation) -> Result:
         return evaluate(job_of(recipe, candidate.pattern, *which))
     sha = candidate.source_sha
     source = blobs.get(folder / BLOBS, sha).decode() if sha else None
+    if recipe.kind == "script":
+        return scripts.evaluate(scripts.job_of(recipe, source, row.seed, row.sealed))
     return written.evaluate(written.job_of(recipe, candidate.pattern, source, *which))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from archwright import script_report
 from archwright.recipe import Recipe, parse
 from archwright.schedule import STOPPING
 from archwright.setup import arms_of
@@ -54,7 +55,7 @@ def leaderboard(db: Session, limit: int | None = None) -> list[dict[str, Any]]:
     """
     finders, known, beside = _finders(db), queries.candidates(db), queries.means(db, _is_beside)
     ranked = ladder(_scores(db), recipe_of(db).confirm.level)[:limit]
-    norm = next((known[c].flops_per_token for c in finders), 1.0)  # of the first reference
+    norm = next((known[c].flops_per_token for c in finders), 0.0)  # of the first reference
     return [
         _row(s, known[s.candidate], finders.get(s.candidate, ""), norm)
         | _beside(beside.get((s.candidate, s.sealed), {}))
@@ -78,19 +79,21 @@ def _scores(db: Session) -> list[Scores]:
 
 
 def _row(standing: Standing, candidate: Candidate, agent: str, norm: float) -> dict[str, Any]:
+    score, script = standing.estimate.mean, candidate.kind == "script"
     return {
         "rank": standing.rank,
         "candidate": candidate.id,
         "name": candidate.name,
         "pattern": candidate.pattern,
-        "score": standing.estimate.mean,
+        "score": score,
         "stderr": standing.estimate.stderr,
+        "bits_per_byte": script_report.bits_per_byte(score) if script else None,
         "sealed": standing.sealed,
         "rung": standing.rung,
         "tied": standing.tied,
         "params": candidate.params,
         "flops_per_token": candidate.flops_per_token,
-        "flops_ratio": candidate.flops_per_token / norm,
+        "flops_ratio": candidate.flops_per_token / norm if norm else None,
         "state_bytes": candidate.state_bytes if candidate.kind == "composition" else None,
         "agent": agent,
         "evaluations": standing.estimate.n,
@@ -122,6 +125,8 @@ def summary(db: Session, run: str) -> dict[str, Any]:
         "noise": deviation,
         "controls": controls(db),
         "rungs": rungs(db),
+        "challenges": challenges(db),
+        "drift": drift(db),
         "facts": facts,
         "spend": spend(db),
         "stopped": stopped(db),
@@ -196,6 +201,17 @@ def _pairs(lower: Scores, upper: Scores) -> list[tuple[float, float]]:
 
 def _mean(scores: Mapping[int, float], seeds: Iterable[int]) -> float:
     return fmean(scores[seed] for seed in seeds)
+
+
+def challenges(db: Session) -> list[dict[str, Any]]:
+    """Of scripts: each challenge with its gain and error, in bits per byte (`archwright.script_report`)."""
+    return script_report.challenges(db)
+
+
+def drift(db: Session) -> list[dict[str, Any]]:
+    """Of scripts: the baseline's runs at each time."""
+    recipe = recipe_of(db)
+    return script_report.drift(db, recipe) if recipe.kind == "script" else []
 
 
 def spend(db: Session) -> dict[str, Any]:

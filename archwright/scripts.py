@@ -67,8 +67,8 @@ def writing(recipe: Recipe) -> Writing:
     """The file that agents write, and what they are told of it."""
     section, (_, task) = recipe.script, task_of(recipe.evaluation.profile)
     rules = (
-        f"{sandbox.script.__doc__}\nHere length is {task.length}, the time {section.seconds:g} seconds and the "
-        f"limit {section.max_params:,} parameters and buffers."
+        f"{sandbox.script.__doc__}\nHere length is {task.length}, the time {section.seconds:g} seconds and "
+        f"the limit {section.max_params:,} parameters and buffers."
     )
     return Writing(FILE, rules, baseline_of(recipe))
 
@@ -78,10 +78,11 @@ def goal(recipe: Recipe) -> str:
     section, (_, task) = recipe.script, task_of(recipe.evaluation.profile)
     size = len(task.training_text(0))
     return (
-        f"Task: after {section.seconds:g} seconds of training on {size:,} bytes of text, predict the next byte "
-        f"of other parts of it in windows of {task.length}. The score is the share of 8 bits a byte that is "
-        f"saved: 1 - bits per byte / 8. The search measures {recipe.budget.evaluations} scripts; one that looks "
-        f"better than the best runs {section.repeats} times more, and replaces it if that is beyond the noise."
+        f"Task: after {section.seconds:g} seconds of training on {size:,} bytes of text, predict the next "
+        f"byte of other parts of it in windows of {task.length}. The score is the share of 8 bits a byte that "
+        f"is saved: 1 - bits per byte / 8. The search measures {recipe.budget.evaluations} scripts; one that "
+        f"looks better than the best runs {section.repeats} times more, and replaces it if that is beyond the "
+        "noise."
     )
 
 
@@ -108,7 +109,10 @@ def evaluate(job: Job) -> Judged:
     with sandboxed(job.require, job.unsafe) as sandbox:
         result = score(job.script, sandbox)
     label, task = task_of(job.script.profile)
-    facts = (("sandbox", sandbox.level), *((f"{label}/{k}", v) for k, v in task.provenance().items()))
+    facts = (
+        ("sandbox", sandbox.level),
+        *((f"{label}/{k}", v) for k, v in task.provenance().items()),
+    )
     params = next((int(m.value) for m in result.metrics if m.name == f"{label}/params"), None)
     record = None if params is None else CertificateRecord((), {"params": params}, params)
     parts = result.metrics, result.spent, result.failure, result.detail, facts
@@ -125,8 +129,12 @@ def check(recipe: Recipe) -> None:
             "of the folders of programs"
         )
     if recipe.rungs.count > 1:
-        raise ValueError("rungs.count: a script's time is its own, there are no rungs: leave it at 1")
+        raise ValueError(
+            "rungs.count: a script's time is its own, there are no rungs: leave it at 1"
+        )
     if recipe.references.patterns:
-        raise ValueError("references.patterns: scripts are compared with script.baseline: leave it out")
+        raise ValueError(
+            "references.patterns: scripts are compared with script.baseline: leave it out"
+        )
     if recipe.references.seeds < 2:
         raise ValueError("references.seeds: one run of the baseline shows no noise: give at least 2")

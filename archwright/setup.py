@@ -232,10 +232,9 @@ def anchored(recipe: Recipe) -> Recipe:
     places = {code: _placed(one) for code, one in recipe.space.written.items()}
     space = recipe.space.model_copy(update={"written": places})
     changed = {"literature": literature, "agents": agents, "controls": controls, "space": space}
-    if recipe.kind == "script":
-        text = scripts.baseline_of(recipe)
-        changed["script"] = recipe.script.model_copy(update={"baseline": text})
-    return recipe.model_copy(update=changed)
+    text = scripts.baseline_of(recipe) if recipe.kind == "script" else None
+    script = recipe.script.model_copy(update={"baseline": text})
+    return recipe.model_copy(update={**changed, "script": script})
 
 
 def _placed(section: WrittenSection) -> WrittenSection:

@@ -46,7 +46,7 @@ class Script(Protocol):
 
 
 def train(folder: Path) -> None:
-    """`in/train.py`, `in/text.bin` and `in/settings.json` (seed, length, seconds) to `out/weights.safetensors`.
+    """`train.py`, `text.bin` and `settings.json` (seed, length, seconds) to `weights.safetensors`.
 
     The seconds run from here on: importing and building count.
     """
@@ -64,8 +64,8 @@ def train(folder: Path) -> None:
 
 @torch.no_grad()
 def logits(folder: Path) -> None:
-    """`in/train.py`, `in/weights.safetensors` and `in/tokens.safetensors` (ids (N, L) by name) to
-    `out/logits.safetensors`, fp32 (N, L, 256) by the same names."""
+    """`train.py`, `weights.safetensors` and `tokens.safetensors` (ids (N, L) by name) to
+    `logits.safetensors`, fp32 (N, L, 256) by the same names."""
     settings = json.loads((folder / "in" / SETTINGS).read_text())
     model = _loaded(folder).build(settings["length"])
     model.load_state_dict(load_file(folder / "in" / WEIGHTS))

@@ -44,7 +44,10 @@ from sandbox.scoring import (
 )
 from sandbox.script import FILE, LOGITS, SETTINGS, TEXT, TOKENS, WEIGHTS
 
-OVER = 2.0, 0.1  # seconds, and the share of its time, that training may take longer before it is ended
+OVER = (
+    2.0,
+    0.1,
+)  # seconds, and the share of its time, that training may take longer before it is ended
 COMPANY = 16  # rows that are scored once more beside others
 NOISE, LUCK = 16, 40.0  # rows of random bytes, and bits that may be saved on them
 PLACE = re.compile(rf'{re.escape(FILE)}", line (\d+)')
@@ -97,9 +100,7 @@ def evaluate(job: ScriptJob, sandbox: Sandbox) -> Result:
     except CandidateFailure as failure:
         return Result((), spent, failure.kind, failure.detail)
     score = Metric("score", job.split, found["score"])
-    return Result(
-        (score, *(Metric(f"{label}/{k}", job.split, v) for k, v in found.items())), spent
-    )
+    return Result((score, *(Metric(f"{label}/{k}", job.split, v) for k, v in found.items())), spent)
 
 
 @dataclass(frozen=True)

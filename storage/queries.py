@@ -173,9 +173,9 @@ def reason(db: Session, what: str) -> str | None:
     return db.scalar(select(Decision.reason).filter_by(what=what).order_by(Decision.id).limit(1))
 
 
-def reasons(db: Session, what: str) -> Sequence[str]:
-    """The reasons of all decisions of this kind, oldest first."""
-    return db.scalars(select(Decision.reason).filter_by(what=what).order_by(Decision.id)).all()
+def numbers(db: Session, what: str) -> Sequence[dict[str, Any]]:
+    """The numbers of all decisions of this kind, oldest first."""
+    return db.scalars(select(Decision.numbers).filter_by(what=what).order_by(Decision.id)).all()
 
 
 def decision(db: Session, what: str) -> dict[str, Any] | None:

@@ -45,12 +45,12 @@ class KnobsProposer:
         seen = {node.source for node in request.view.nodes} | {source}
         for _ in range(TRIES):
             chosen = rng.sample(knobs, min(len(knobs), rng.randint(1, self.most)))
-            edits = [turn(knob, rng) for knob in chosen]
-            child = edited(source, edits)
+            turns = [(knob, turned(knob[2], rng)) for knob in chosen]
+            child = edited(source, [edit(knob, new) for knob, new in turns])
             if child not in seen:
                 break
-        said = ", ".join(f"{edit.search} to {edit.replace.partition(' = ')[2]}" for edit in edits)
-        return request.answer(source=child, hypothesis=f"knobs: {said}")
+        said = ", ".join(f"{knob[1]} from {knob[2]} to {new}" for knob, new in turns)
+        return request.answer(source=child, hypothesis=said)
 
 
 def parent(request: Request) -> str:
@@ -59,10 +59,9 @@ def parent(request: Request) -> str:
     return next((node.source for node in request.decision.parents if node.source), baseline)
 
 
-def turn(knob: re.Match[str], rng: random.Random) -> Edit:
+def edit(knob: re.Match[str], new: str) -> Edit:
     """The line of a knob with another number."""
-    old, line = knob[2], knob[0]
-    return Edit(line, f"{knob[1]} = {turned(old, rng)}{line[len(knob[1]) + 3 + len(old) :]}")
+    return Edit(knob[0], knob[0].replace(f" = {knob[2]}", f" = {new}", 1))
 
 
 def turned(text: str, rng: random.Random) -> str:

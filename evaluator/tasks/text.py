@@ -73,7 +73,7 @@ class Text(Task):
         return {"bits_per_byte": bits_per_byte(metrics)}
 
     def training_text(self, seed: int) -> Tensor:
-        """The training blocks, (bytes,) uint8: runs of eight that follow each other, the runs in random order."""
+        """The training blocks, (bytes,) uint8: of each ten the first eight, the tens in random order."""
         runs = self._read().data[: self._block() * BLOCKS].view(BLOCKS // 10, -1)
         order = torch.randperm(len(runs), generator=generator_of(self.identity(), "order", seed))
         return runs[order, : len(KINDS["train"]) * self._block()].flatten()
