@@ -2,8 +2,8 @@
 
 The baseline holds the title at first. Whose first run is above the holder's latest mean challenges it: the
 holder runs `repeats` times more, and right after it, so that the machine is the same, the challenger, all on
-fresh seeds. The challenger takes the title where these runs beat those, by Student's t on the deviation pooled
-over all such groups, at the recipe's level. What chose the challenger, its first run, has no part in that.
+fresh seeds. The challenger takes the title where these runs beat those, by Student's t on the deviation
+pooled over all such groups, at the recipe's level. What chose it, its first run, has no part in that.
 Once per `block` of new scripts the baseline runs again, for the drift of the machine to be seen.
 
 Each search or control has a title of its own. A group of runs is a slot like any other, but in no budget.

@@ -79,10 +79,10 @@ def goal(recipe: Recipe) -> str:
     size = len(task.training_text(0))
     return (
         f"Task: after {section.seconds:g} seconds of training on {size:,} bytes of text, predict the next "
-        f"byte of other parts of it in windows of {task.length}. The score is the share of 8 bits a byte that "
-        f"is saved: 1 - bits per byte / 8. The search measures {recipe.budget.evaluations} scripts; one that "
-        f"looks better than the best runs {section.repeats} times more, and replaces it if that is beyond the "
-        "noise."
+        f"byte of other parts of it in windows of {task.length}. The score is the share of 8 bits a byte "
+        f"that is saved: 1 - bits per byte / 8. The search measures {recipe.budget.evaluations} scripts; one "
+        f"that looks better than the best runs {section.repeats} times more, and replaces it if that is "
+        "beyond the noise."
     )
 
 

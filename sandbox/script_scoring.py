@@ -3,7 +3,7 @@
 Held-out text never enters training, and where it enters as token ids, what follows each is not beside it. The
 loss is computed here, in double precision, from logits. Three audits, each of which ends without a score:
 * the logits of prefixes, computed before and apart from the process that sees whole rows, are the same there;
-* so are those of whole rows in other company, so that no row is told by the rows beside it;
+* so are those of a whole batch in other company, so that no row is told by the rows beside it;
 * on random bytes, mixed among the rows, no model without knowledge of what it is to predict is likely to
   save `LUCK` bits in all: the likelihood ratio to a fair guess has mean 1, so its chance is 2^-LUCK.
 
@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from evaluator.evaluate import seed_of
+from evaluator.evaluate import SCORING_BATCH, seed_of
 from evaluator.outcome import CandidateFailure, FailureKind, Metric, Result, Spent
 from evaluator.profiles import profile
 from evaluator.tasks.base import Split, SplitName
@@ -48,7 +48,6 @@ OVER = (
     2.0,
     0.1,
 )  # seconds, and the share of its time, that training may take longer before it is ended
-COMPANY = 16  # rows that are scored once more beside others
 NOISE, LUCK = 16, 40.0  # rows of random bytes, and bits that may be saved on them
 PLACE = re.compile(rf'{re.escape(FILE)}", line (\d+)')
 
@@ -130,8 +129,8 @@ class Scored:
         held_out = self.task.split(self.job.split, seeds.held_out)
         rows, noise = len(held_out.inputs), random_rows(self.task, seeds.held_out)
         prefixes = Prefixes.of(self.task, held_out.inputs, seeds.held_out)
-        order = permutation(rows + NOISE, seeds.held_out)
-        some = order[order < rows][-COMPANY:].flip(0)
+        order = permutation(rows + NOISE, seeds.held_out, "whole")
+        some = permutation(rows, seeds.held_out, "company")[:SCORING_BATCH]
         apart = {**prefixes.tokens, "company": held_out.inputs[some]}
         alone = self.logits(weights, apart)  # before the whole is seen anywhere
         mixed = self.whole(weights, torch.cat([held_out.inputs, noise.inputs])[order])
@@ -188,9 +187,9 @@ def _place(log: str) -> str:
     return f" ({FILE} line {', '.join(lines[-3:])})" if lines else ""
 
 
-def permutation(rows: int, seed: int) -> Tensor:
-    """The order in which a model sees the rows."""
-    generator = torch.Generator().manual_seed(seed_of(seed, "company"))
+def permutation(rows: int, seed: int, purpose: str) -> Tensor:
+    """An order in which a model sees the rows."""
+    generator = torch.Generator().manual_seed(seed_of(seed, purpose))
     return torch.randperm(rows, generator=generator)
 
 
