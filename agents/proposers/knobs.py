@@ -73,5 +73,5 @@ def turned(text: str, rng: random.Random) -> str:
         return str(new if 0 < new != value else value + 1)
     if value == 0:
         return str(FROM_NOTHING)
-    near_one = 0.5 <= value < 1
+    near_one = 0.5 < value < 1
     return str(float(f"{1 - (1 - value) * factor if near_one else value * factor:.3g}"))
