@@ -116,6 +116,13 @@ def test_the_score_is_the_cross_entropy_of_the_logits_on_held_out_text(
     assert honest["bits_saved_on_noise"] < 0
 
 
+def test_the_shipped_baseline_trains_and_passes_the_audits(sandbox: Sandbox) -> None:
+    source = (Path(__file__).parents[2] / "archwright" / "baseline_train.py").read_text()
+    found = figures(measured(source, sandbox, max_params=1_000_000))
+    assert found["bits_per_byte"] < 7.5
+    assert found["prefix_deviation"] < 1e-4
+
+
 def test_its_sealed_score_is_of_other_text(sandbox: Sandbox, honest: dict[str, float]) -> None:
     result = measured(HONEST, sandbox, sealed=True)
     assert {metric.split for metric in result.metrics} == {"test"}
