@@ -25,6 +25,7 @@ from storage.records import Node, View
 SMALL: dict[str, dict[str, float]] = {
     "one-shot": {},
     "greedy": {"drafts": 3, "debug_depth": 2},
+    "incumbent": {},
     "tournament": {"population": 3, "sample": 2},
     "mcts": {"children": 2, "debug_depth": 2},
     "evolution": {"islands": 2, "generation": 3, "migrate_every": 2},
