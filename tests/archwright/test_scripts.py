@@ -111,11 +111,21 @@ def rows(folder: Path, query: str) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in inspection.sql(db, query)[1]]
 
 
+def reply(name: str, source: str) -> Row:
+    said = {"hypothesis": name, "reasoning": "", "expected_effect": ""}
+    if name == "better":
+        return {**said, "source": "", "edits": [{"search": "= 4.0", "replace": "= 0.1"}]}
+    return {**said, "source": source, "edits": []}
+
+
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
-    """A campaign of an agent that was given the sources, one after the other."""
+    """A campaign of a model's double, which replies with the sources, one after the other; with the better
+    one as an edit of what it was shown."""
     folder = tmp_path_factory.mktemp("scripts")
-    agent = {"name": "writer", "proposer": "fixed", "options": {"sources": list(SOURCES.values())}}
+    replies = [reply(name, source) for name, source in SOURCES.items()]
+    agent = {"name": "writer", "proposer": "scripted", "scaffold": "incumbent"}
+    agent["options"] = {"replies": replies}  # type: ignore[assignment]
     return run(folder / "run", recipe(folder, agents=[agent], budget={"evaluations": 5}))
 
 
