@@ -137,4 +137,6 @@ def check(recipe: Recipe) -> None:
             "references.patterns: scripts are compared with script.baseline: leave it out"
         )
     if recipe.references.seeds < 2:
-        raise ValueError("references.seeds: one run of the baseline shows no noise: give at least 2")
+        raise ValueError(
+            "references.seeds: one run of the baseline shows no noise: give at least 2"
+        )

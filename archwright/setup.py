@@ -98,12 +98,12 @@ def _check_sessions(agents: Sequence[Agent]) -> None:
 
 def _check_writers(recipe: Recipe) -> None:
     """Raise RecipeError for an agent that does not write what this kind of campaign is of."""
-    writers = WRITERS.get(recipe.kind, ())
-    for agent in (*recipe.agents, *recipe.controls) if writers else ():
-        if agent.proposer not in writers and ":" not in agent.proposer:
+    kind = recipe.kind
+    for agent in (*recipe.agents, *recipe.controls) if kind in WRITERS else ():
+        if agent.proposer not in WRITERS[kind] and ":" not in agent.proposer:
             raise RecipeError(
-                f"agent {agent.name}: proposer {agent.proposer} writes no {recipe.kind}s: kind: {recipe.kind} "
-                f"takes {', '.join(writers)}, or a class of yours as package.module:Class"
+                f"agent {agent.name}: proposer {agent.proposer} writes no {kind}s: kind: {kind} takes "
+                f"{', '.join(WRITERS[kind])}, or a class of yours as package.module:Class"
             )
 
 
