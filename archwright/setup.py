@@ -220,9 +220,7 @@ def salted(recipe: Recipe) -> Recipe:
     if not recipe.sandboxed or recipe.sandbox.salt is not None:
         return recipe
     section = recipe.sandbox.model_copy(update={"salt": secrets.randbits(48)})
-    return recipe.model_copy(
-        update={"script" if recipe.kind == "script" else "module": section}
-    )
+    return recipe.model_copy(update={"script" if recipe.kind == "script" else "module": section})
 
 
 def anchored(recipe: Recipe) -> Recipe:
