@@ -235,7 +235,8 @@ def candidate(db: Session, identity: int) -> dict[str, Any]:
     columns = {c.name: getattr(row, c.name) for c in Candidate.__table__.columns}
     proposals = [p for p in queries.proposals(db) if p.candidate_id == identity]
     evaluations = [e for e in queries.evaluations(db) if e.candidate_id == identity]
-    codes = {layer.code for layer in Pattern.parse(row.pattern).layers}
+    layers = () if row.kind == "script" else Pattern.parse(row.pattern).layers
+    codes = {layer.code for layer in layers}
     return {
         **columns,
         "primitives": [taken for taken in primitives(db) if taken["code"] in codes],
