@@ -24,12 +24,15 @@ TABLES: dict[str, Callable[[Session], Rows]] = {
     "candidates": report.candidates,
     "primitives": report.primitives,
     "agents": report.agents,
+    "submissions": report.submissions,
+    "tasks": report.tasks,
     "rungs": report.rungs,
     "failures": report.failures,
     "spend": report.spend_by_agent,
     "calls": queries.calls,
     "decisions": queries.decisions,
 }
+SCORED = ("candidates", "agents")  # those with scores but no column for what blind rules reach
 ONE = ("candidate", "lineage", "calls", "transcript")
 
 
