@@ -12,6 +12,7 @@ from archwright.recipe import Recipe
 from evaluator.profiles import profile
 from sandbox.contract import FILE, RULES
 from sandbox.gate.source import ALLOWED
+from sandbox.settings import RULES as SETTINGS
 from search_space.presets import preset
 from search_space.primitives import CATALOGUE
 from search_space.space import Space
@@ -32,7 +33,7 @@ def _mixer(recipe: Recipe) -> str:
     tasks = profile(recipe.evaluation.profile).narrow(recipe.evaluation.tasks).tasks
     return render(
         "mixer",
-        rules=RULES,
+        rules=f"{RULES}\n\n{SETTINGS}" if recipe.module.mode == "configurable" else RULES,
         pattern=recipe.module.pattern,
         length=max(task.length for task in tasks),
         allowed=sorted(ALLOWED),

@@ -47,7 +47,8 @@ from archwright.standings import margin, pooled_deviation
 from archwright.written import Judged
 from evaluator.evaluate import Job, evaluate
 from evaluator.outcome import Result
-from sandbox.gate import Known
+from sandbox.gate import Terms
+from sandbox.settings import read as settings_of
 from search_space.pattern import Pattern
 from storage import blobs, database, queries
 from storage.ledger import BLOBS, Ledger
@@ -544,11 +545,22 @@ class Campaign:
             source = self._source(candidate)
             return scripts.evaluate, scripts.job_of(self.recipe, source, row.seed, row.sealed)
         gated = candidate.kind == "module" and not candidate.prints
-        terms = written.terms_of(self.recipe, self._known(db, candidate)) if gated else None
-        what = candidate.pattern, self._source(candidate), row.seed, row.sealed, row.rung
+        source = self._source(candidate)
+        terms = self._terms(db, candidate, source or "") if gated else None
+        what = candidate.pattern, source, row.seed, row.sealed, row.rung
         return written.evaluate, written.job_of(self.recipe, *what, terms)
 
-    def _known(self, db: Session, candidate: Candidate) -> list[Known]:
+    def _terms(self, db: Session, candidate: Candidate, source: str) -> Terms:
+        """What the gate asks of a candidate; the same mixer with other settings is another one."""
+        own = settings_of(source)
+        known = [
+            written.known_as(f"candidate {row.id}", row.prints)
+            for row in self._known(db, candidate)
+            if settings_of(self._source(row) or "") == own
+        ]
+        return written.terms_of(self.recipe, known, own)
+
+    def _known(self, db: Session, candidate: Candidate) -> list[Candidate]:
         """The written candidates that the gate does not want again: those that the same arm had found as
         far as this one's first slot sees, and that passed it, or nothing could be mended without changing
         what it computes. So what passes depends on no other arm, and not on timing."""
@@ -556,8 +568,7 @@ class Campaign:
         arm = next(arm for arm in self.arms if first.agent in arm.agents)
         earlier = {s.candidate for s in self.slots[: first.seen] if s.agent in arm.agents}
         earlier -= queries.refused(db)
-        rows = [row for id_, row in queries.candidates(db).items() if id_ in earlier]
-        return [written.known_as(f"candidate {row.id}", row.prints) for row in rows]
+        return [row for id_, row in queries.candidates(db).items() if id_ in earlier]
 
     def _job(self, db: Session, row: Evaluation) -> Job:
         """The job of a plain evaluation, going on from where the rung below stopped."""

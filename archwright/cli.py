@@ -211,8 +211,9 @@ def inspect(
     what: Annotated[
         str,
         typer.Argument(
-            help="leaderboard, candidates, candidate ID, lineage ID, diff ID, primitives, agents, rungs, "
-            "incumbents, baseline, failures, spend, calls [ID], transcript SLOT, decisions"
+            help="leaderboard, candidates, candidate ID, lineage ID, diff ID, primitives, agents, "
+            "submissions, tasks, rungs, incumbents, baseline, failures, spend, calls [ID], "
+            "transcript SLOT, decisions"
         ),
     ] = "leaderboard",
     identity: Annotated[int | None, typer.Argument(metavar="ID")] = None,
@@ -222,12 +223,13 @@ def inspect(
 ) -> None:
     """Read a run's ledger."""
     with reported(as_json):
-        from archwright import console, inspection
+        from archwright import console, inspection, report
 
         with reading(run) as db:
             rows = inspection.rows(db, run_folder(run), what, identity, sort, limit)
+            blind = report.shortcuts(db) if what in inspection.SCORED else {}
         if as_json:
-            console.emit({"rows": rows})
+            console.emit({"rows": rows, **({"shortcuts": blind} if blind else {})})
         elif what == "leaderboard":
             console.leaderboard(rows)
         elif what in ("candidate", "diff", "calls") and identity is not None:
@@ -236,6 +238,7 @@ def inspect(
             console.conversation(rows)
         else:
             console.table(rows, f"{run_folder(run)}: {what}")
+            console.blind(blind)
 
 
 @app.command()

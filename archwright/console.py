@@ -167,6 +167,12 @@ def ladder(shortcuts: Mapping[str, float]) -> str:
     return ", ".join(f"{k.rpartition('shortcut_')[2]} {v:.3f}" for k, v in shortcuts.items())
 
 
+def blind(shortcuts: Mapping[str, float]) -> None:
+    """What rules that ignore the task's structure reach, where there are such rules."""
+    if shortcuts:
+        out.print(f"blind rules reach, on the same data: {ladder(shortcuts)}")
+
+
 def outcome(summary: Mapping[str, Any]) -> None:
     """The closing sentences of a run."""
     best = summary["best"]
@@ -180,10 +186,12 @@ def outcome(summary: Mapping[str, Any]) -> None:
     )
     if best["standin"]:
         out.print("the data are generated stand-ins: compare these scores with no published ones")
-    if best["shortcuts"]:
-        out.print(f"blind rules reach, on the same data: {ladder(best['shortcuts'])}")
+    blind(best["shortcuts"])
     for control in summary["controls"]:
         out.print(_advantage(control))
+    if summary["kind"] != "composition":
+        for row in summary["submissions"]:
+            out.print(_submissions(row), markup=False)
     for row in summary["rungs"]:
         out.print(_correlation(row))
     for row in summary["challenges"]:
@@ -209,6 +217,20 @@ def _advantage(control: Mapping[str, Any]) -> str:
         return text
     verdict = "" if control["low"] > 0 else "; not better beyond the noise"
     return f"{text} [{control['low']:+.4f}, {control['high']:+.4f}]{verdict}"
+
+
+def _submissions(row: Mapping[str, Any]) -> str:
+    """How many of an agent's proposals were measured, and how they did against the references."""
+    text = f"{row['agent']}: {row['measured']} of {row['asked']} proposals measured"
+    if row["valid"] is not None:
+        text += f", {row['valid']:.0%} [{row['valid_low']:.0%}, {row['valid_high']:.0%}]"
+    seen = _normalised(row["normalised"], row["undefined"])
+    confirmed = _normalised(row["confirmed"], row["confirmed_undefined"])
+    return f"{text}; mean normalised score {seen} as the search saw it, {confirmed} confirmed"
+
+
+def _normalised(value: float | None, undefined: str) -> str:
+    return f"undefined ({undefined})" if value is None else f"{value:.3f}"
 
 
 def _correlation(row: Mapping[str, Any]) -> str:

@@ -25,6 +25,8 @@ TABLES: dict[str, Callable[[Session], Rows]] = {
     "candidates": report.candidates,
     "primitives": report.primitives,
     "agents": report.agents,
+    "submissions": report.submissions,
+    "tasks": report.tasks,
     "rungs": report.rungs,
     "incumbents": report.challenges,
     "baseline": report.drift,
@@ -33,6 +35,7 @@ TABLES: dict[str, Callable[[Session], Rows]] = {
     "calls": queries.calls,
     "decisions": queries.decisions,
 }
+SCORED = ("candidates", "agents")  # those with scores but no column for what blind rules reach
 ONE = ("candidate", "lineage", "diff", "calls", "transcript")
 
 

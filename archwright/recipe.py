@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from search_space.pattern import nearest
 
@@ -130,7 +138,8 @@ class ModuleSection(SandboxSection):
     """What written modules are held to."""
 
     pattern: str = "3(X+M)"
-    max_cost: Literal["linear", "nlogn", "quadratic"] = "quadratic"
+    mode: Literal["fixed", "configurable"] = "fixed"
+    max_cost: Literal["auto", "linear", "nlogn", "quadratic"] = "auto"
     budget: float = Field(default=2.0, gt=0)
     gate_seconds: float = Field(default=30.0, gt=0)
 
@@ -207,10 +216,10 @@ class Recipe(Section):
     description: str = ""
     seed: int = Field(default=0, ge=0, lt=2**31)
     kind: Literal["composition", "module", "script"] = "composition"
-    module: ModuleSection = ModuleSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    module: ModuleSection = Field(default=ModuleSection(), validate_default=True)
     script: ScriptSection = ScriptSection()
     space: SpaceSection = SpaceSection()
-    evaluation: EvaluationSection = EvaluationSection()
     agents: tuple[AgentSection, ...] = Field(min_length=1)
     controls: tuple[AgentSection, ...] = ()
     budget: BudgetSection = BudgetSection()
@@ -227,6 +236,16 @@ class Recipe(Section):
     def sandbox(self) -> SandboxSection:
         """Where the written code of this kind of campaign runs."""
         return self.script if self.kind == "script" else self.module
+
+    @field_validator("module")
+    @classmethod
+    def _cost_class(cls, module: ModuleSection, found: ValidationInfo) -> ModuleSection:
+        """The Long Range Arena is for sub-quadratic models, unless a recipe says otherwise."""
+        evaluation = found.data.get("evaluation")
+        if module.max_cost != "auto" or evaluation is None:
+            return module
+        long = evaluation.profile.startswith("lra-")
+        return module.model_copy(update={"max_cost": "nlogn" if long else "quadratic"})
 
     @model_validator(mode="after")
     def _distinct(self) -> Recipe:

@@ -27,6 +27,8 @@ from archwright.standings import (
     noise,
     rank_correlation,
 )
+from archwright.submissions import rates
+from archwright.submissions import tasks as by_task
 from search_space.pattern import Pattern
 from storage import queries
 from storage.models import Agent, Candidate, Evaluation, LLMCall, Proposal
@@ -61,6 +63,13 @@ def leaderboard(db: Session, limit: int | None = None) -> list[dict[str, Any]]:
         | _beside(beside.get((s.candidate, s.sealed), {}))
         for s in ranked
     ]
+
+
+def shortcuts(db: Session) -> dict[str, float]:
+    """What blind rules reach on the data of the search, on average over its evaluations."""
+    found = queries.means(db, lambda name: SHORTCUT in name)
+    seen = [means for (_, sealed), means in found.items() if not sealed]
+    return {name: fmean(means[name] for means in seen) for name in (seen[0] if seen else {})}
 
 
 def _is_beside(metric: str) -> bool:
@@ -118,6 +127,7 @@ def summary(db: Session, run: str) -> dict[str, Any]:
     _, facts = queries.began_with(db) or ("", {})
     return {
         "run": run,
+        "kind": recipe_of(db).kind,
         "status": campaign.status,
         "evaluations": counts.get("done", 0) + counts.get("failed", 0),
         "failures": counts.get("failed", 0) + queries.failed_proposals(db),
@@ -127,6 +137,8 @@ def summary(db: Session, run: str) -> dict[str, Any]:
         "rungs": rungs(db),
         "challenges": challenges(db),
         "drift": drift(db),
+        "submissions": submissions(db),
+        "tasks": tasks(db),
         "facts": facts,
         "spend": spend(db),
         "stopped": stopped(db),
@@ -290,6 +302,17 @@ def candidates(db: Session, limit: int | None = None) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def tasks(db: Session) -> list[dict[str, Any]]:
+    """Raw and normalised scores of training in full, by agent or reference and task."""
+    return by_task(db, recipe_of(db).rungs.last)
+
+
+def submissions(db: Session) -> list[dict[str, Any]]:
+    """The share of each agent's proposals that was measured, with its interval, and its mean normalised
+    scores: as the search saw them, and confirmed."""
+    return rates(db, recipe_of(db).confirm.level, tasks(db))
 
 
 def agents(db: Session) -> list[dict[str, Any]]:

@@ -181,6 +181,8 @@ def _spec(recipe: Recipe, section: AgentSection, notes: str) -> AgentSpec:
 
 
 def _options(recipe: Recipe, section: AgentSection) -> dict[str, Any]:
+    if section.proposer == "grammar" and recipe.module.mode == "configurable":
+        return {"settings": written.standard(recipe), **section.options}
     if section.proposer not in MODEL_PROPOSERS:
         return section.options
     if section.model is None:

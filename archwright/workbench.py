@@ -46,7 +46,10 @@ class SandboxedBench:
         """Raises SandboxError."""
         from archwright.written import examine
 
-        found = examine(self.recipe, source)
+        try:
+            found = examine(self.recipe, source)
+        except ValueError as error:  # of what the file sets
+            return Report(FAIL, str(error))
         return Report(PASS if found.verdict == PASS else FAIL, _findings(found))
 
     def probe(self, source: str, seed: int, seconds: float) -> Report:
@@ -56,6 +59,10 @@ class SandboxedBench:
 
         recipe = self.recipe
         share = shares(max(2, recipe.rungs.count), recipe.rungs.eta)[0]
+        try:
+            written.module(source, recipe)
+        except ValueError as error:  # of what the file sets
+            return Report(FAIL, str(error))
         job = written.job_of(recipe, recipe.module.pattern, source, seed, sealed=False, rung=0)
         timeout = min(job.sealed.timeout, max(seconds, 1.0))
         result = written.evaluate(

@@ -29,6 +29,8 @@ from sandbox.gate.copies import catalogue
 from sandbox.run import Sandbox, SandboxError
 from sandbox.scoring import Sealed
 from sandbox.scoring import evaluate as score
+from sandbox.settings import Settings, unit
+from sandbox.settings import read as settings_of
 from search_space.model import layer_cost, pattern_cost
 from search_space.pattern import Layer, Pattern
 from search_space.presets import Preset, preset
@@ -37,6 +39,7 @@ from search_space.written import Written
 from search_space.written import catalogue as beside
 from storage.records import CandidateRecord, CertificateRecord
 
+DEFAULT = Settings()
 LARGEST = 1 << 18  # characters of a source
 NO_LIMIT = 24 * 3600.0  # seconds of training where the recipe sets none
 NOTHING = Cost(0, 0.0, 0, 0.0, 0)
@@ -72,13 +75,16 @@ def pattern_of(text: str) -> Pattern:
 
 def module(source: str | None, recipe: Recipe) -> CandidateRecord:
     """The candidate of a source in the recipe's pattern. Its identity is the source's syntax tree without
-    layout, comments and names, the pattern, and the preset's sizes. Raises ValueError."""
+    layout, comments and names, the pattern, the preset's sizes, and what it sets. Raises ValueError."""
     if source is None or not 0 < len(source) <= LARGEST or "\0" in source:
         raise ValueError(f"kind: module needs {FILE} as text of up to {LARGEST:,} characters")
-    pattern, size = pattern_of(recipe.module.pattern), preset(recipe.space.preset)
-    content = json.dumps(["module", identity(source), pattern.hash, sizes_of(size)], sort_keys=True)
-    digest = hashlib.sha256(content.encode()).hexdigest()
-    name = f"mixer-{digest[:8]}"
+    settings = settings_of(source)
+    allowance(recipe, settings)
+    pattern = settings.pattern(pattern_of(recipe.module.pattern))
+    size = preset(recipe.space.preset)
+    parts = ["module", identity(source), pattern.hash, sizes_of(size), settings.given]
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    name = f"mixer-{digest[:8]} {settings}".rstrip()
     return CandidateRecord(
         digest, "module", str(pattern), size.name, 0, 0.0, 0, name=name, source=source
     )
@@ -88,6 +94,40 @@ def cost_in(pattern: Pattern, size: Preset, cost: Cost) -> Cost:
     """What a pattern costs whose `X` costs this. Raises ValueError for an `X` within a fusion."""
     mixer = Written(CODE, "written mixer", "", cost, size.width, size.length)
     return pattern_cost(pattern, size, catalogue=beside([mixer]))
+
+
+def allowance(recipe: Recipe, settings: Settings) -> Budget:
+    """What each mixer may cost, so that the whole model costs no more than the recipe's: that of its pattern
+    and preset with mixers of `module.budget` layers of attention.
+
+    Raises ValueError for settings that the recipe does not allow, or that leave nothing for a mixer.
+    """
+    if recipe.module.mode == "fixed" and settings.given:
+        raise ValueError(f"SETTINGS ({settings}) where module.mode is fixed: take them out")
+    pattern, size = pattern_of(recipe.module.pattern), preset(recipe.space.preset)
+    attention, layers = layer_cost(Layer("A"), size), recipe.module.budget
+    most = int(layers * attention.params), layers * attention.flops_per_token
+    whole = cost_in(pattern, size, replace(NOTHING, params=most[0], flops_per_token=most[1]))
+    pattern, size = settings.pattern(pattern), settings.size(size)
+    rest, mixers = cost_in(pattern, size, NOTHING), [x for x in pattern.layers if x.code == CODE]
+    params = (whole.params - rest.params) // len({layer.weights for layer in mixers})
+    flops = (whole.flops_per_token - rest.flops_per_token) / len(mixers)
+    if params <= 0 or flops <= 0:
+        raise ValueError(
+            f"SETTINGS ({settings}): {pattern} at width {size.width} is over the recipe's budget without "
+            "a mixer: take a smaller depth or width"
+        )
+    return Budget(size.width, size.length, params, flops)
+
+
+def standard(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe trains with where a file sets nothing. Raises ValueError as `unit` does."""
+    pattern = pattern_of(recipe.module.pattern)
+    training, depth = (
+        profile(recipe.evaluation.profile).training,
+        len(pattern) // len(unit(pattern)),
+    )
+    return {"lr": training.lr, "depth": depth, "width": preset(recipe.space.preset).width}
 
 
 # ----------------------------------------------------------------------------------------- the job
@@ -102,16 +142,16 @@ def job_of(
     rung: int,
     terms: Terms | None = None,
 ) -> Job:
-    """The evaluation of a candidate in the sandbox: of a written module with its source, or of a pattern,
-    which may hold the space's written primitives."""
-    section, chosen = recipe.evaluation, recipe.module
+    """The evaluation of a candidate in the sandbox: of a written module with its source, at the depth that it
+    sets, or of a pattern, which may hold the space's written primitives."""
+    settings, section, chosen = settings_of(source or ""), recipe.evaluation, recipe.module
     share: Fraction = shares(recipe.rungs.count, recipe.rungs.eta)[rung]
     codes = {layer.code for layer in Pattern.parse(pattern).layers}
     known = {code: one.source for code, one in recipe.space.written.items()}
     known |= {} if source is None else {CODE: source}
     work = Sealed(
         sources={code: known[code] for code in known if code in codes},
-        pattern=pattern,
+        pattern=str(settings.pattern(Pattern.parse(pattern))),
         preset=recipe.space.preset,
         profile=section.profile,
         seed=seed,
@@ -120,19 +160,19 @@ def job_of(
         sealed=sealed,
         timeout=section.timeout_seconds or NO_LIMIT,
         share=share,
+        settings=settings,
     )
     return Job(work, chosen.require_sandbox, chosen.unsafe_sandbox, terms)
 
 
-def terms_of(recipe: Recipe, known: Sequence[Known]) -> Terms:
-    """What the gate asks: cost class, the budget in layers of attention, none of the known mixers."""
-    size, chosen = preset(recipe.space.preset), recipe.module
-    attention = layer_cost(Layer("A"), size)
-    params = int(chosen.budget * attention.params)
-    flops = chosen.budget * attention.flops_per_token
-    budget = Budget(size.width, size.length, params, flops)
+def terms_of(recipe: Recipe, known: Sequence[Known], settings: Settings = DEFAULT) -> Terms:
+    """What the gate asks: cost class, budget, none of the known mixers. Raises ValueError as `allowance`."""
+    chosen = recipe.module
     return Terms(
-        max_cost=chosen.max_cost, budget=budget, known=tuple(known), seconds=chosen.gate_seconds
+        max_cost=chosen.max_cost,
+        budget=allowance(recipe, settings),
+        known=tuple(known),
+        seconds=chosen.gate_seconds,
     )
 
 
@@ -155,10 +195,11 @@ def evaluate(job: Job) -> Judged:
 
 
 def examine(recipe: Recipe, source: str, known: Sequence[Known] = ()) -> Certificate:
-    """The gate's certificate of a source that is no candidate yet. Raises SandboxError."""
-    section, terms = recipe.module, _beside_the_catalogue(terms_of(recipe, known))
+    """The gate's certificate of a source that is no candidate yet. Raises SandboxError, and
+    ValueError for what it sets."""
+    section, terms = recipe.module, terms_of(recipe, known, settings_of(source))
     with sandboxed(section.require_sandbox, section.unsafe_sandbox) as sandbox:
-        return certify(source, sandbox, terms)
+        return certify(source, sandbox, _beside_the_catalogue(terms))
 
 
 @contextmanager
@@ -210,7 +251,7 @@ def record_of(found: Certificate, cost: Cost | None) -> CertificateRecord:
 
 def _whole(found: Certificate, job: Sealed) -> Cost | None:
     """What the mixer's pattern costs."""
-    pattern, size = pattern_of(job.pattern), preset(job.preset)
+    pattern, size = pattern_of(job.pattern), job.settings.size(preset(job.preset))
     return found.cost and cost_in(pattern, size, found.cost)
 
 
@@ -247,6 +288,8 @@ def _check_modules(recipe: Recipe) -> None:
         cost_in(pattern_of(recipe.module.pattern), preset(recipe.space.preset), NOTHING)
     except ValueError as error:
         raise ValueError(f"module.pattern {recipe.module.pattern}: {error}") from error
+    if recipe.module.mode == "configurable":
+        unit(pattern_of(recipe.module.pattern))
 
 
 def environment(recipe: Recipe) -> dict[str, str]:

@@ -269,6 +269,13 @@ _LISTOPS_MINI = Profile(
     note="ListOps of 17 to 63 tokens for a CPU; these are not Long Range Arena scores",
 )
 
+_LISTOPS_SMOKE = Profile(
+    name="lra-listops-smoke",
+    tasks=(ListOps(length=32, shortest=8, max_depth=3, max_args=4, train_size=256, eval_size=128),),
+    training=Training(steps=3, batch=16, lr=4e-3),
+    note="as lra-listops-mini, within a second, to see that it runs; the scores mean nothing",
+)
+
 _STANDINS = Profile(
     name="lra-standins",
     tasks=(
@@ -304,6 +311,7 @@ PROFILES = {
         _TEXT_MINI,
         *_LRA,
         _LISTOPS_MINI,
+        _LISTOPS_SMOKE,
         _STANDINS,
         _SMOKE,
     )

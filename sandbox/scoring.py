@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -33,6 +33,7 @@ from sandbox.limits import Limits
 from sandbox.remote import refuse
 from sandbox.results import File
 from sandbox.run import Ended, Outcome, Sandbox
+from sandbox.settings import Settings
 from sandbox.toys import PATTERN, TOY, Noise
 from sandbox.training import (
     DATA,
@@ -86,7 +87,7 @@ class Sealed:
     catalogue's primitives, measured for comparison. ``salt`` keeps the held-out data from whoever knows
     the seed. ``timeout`` bounds the training of each task, in seconds, ``max_params`` the weights that
     may cross, head and embedding included. ``share`` of the profile's training is done, always from its
-    start.
+    start. ``settings`` change its learning rate and the preset's width; the pattern has its depth already.
     """
 
     sources: Mapping[str, str]
@@ -100,6 +101,7 @@ class Sealed:
     timeout: float = 3600.0
     max_params: int | None = None
     share: Fraction = Fraction(1)
+    settings: Settings = field(default_factory=Settings)
 
     @property
     def split(self) -> SplitName:
@@ -118,14 +120,16 @@ def evaluate(job: Sealed, sandbox: Sandbox) -> Result:
         )
     metrics: list[Metric] = []
     spent, seeds = Spent(), Seeds.of(job.seed, job.salt)
+    size = job.settings.size(preset(job.preset))
+    training = job.settings.training(profile(job.profile).training)
     try:
         for source in job.sources.values():
             require_chance(source, sandbox, seeds)
         for label, task in profile(job.profile).named(job.tasks):
-            proxy = Proxy(job.pattern, preset(job.preset), task)
+            proxy = Proxy(job.pattern, size, task)
             limits = job.timeout, job.max_params, job.share
             candidate = Candidate(job.sources, proxy, sandbox, *limits)
-            found, cost = candidate.measure(profile(job.profile).training, seeds, job.split)
+            found, cost = candidate.measure(training, seeds, job.split)
             metrics += [Metric(f"{label}/{k}", job.split, v) for k, v in found.items()]
             spent += cost
     except CandidateFailure as failure:
@@ -165,13 +169,15 @@ class Candidate:
     ) -> tuple[dict[str, float], Spent]:
         """Train, audit and score on the proxy's task. Raises CandidateFailure."""
         task = self.proxy.task
-        weights, spent = self.train(task.split("train", seeds.train), training, seeds)
+        data = task.split("train", seeds.train)
+        weights, spent = self.train(data, training, seeds)
         held_out = task.split(split, seeds.held_out)
         prefixes = Prefixes.of(task, held_out.inputs, seeds.held_out)
         alone = self.logits(weights, prefixes.tokens)  # before the whole is seen anywhere
         whole = self.whole(weights, held_out.inputs)
         deviation = prefixes.deviation(alone, whole)
         found = metrics_of(task, whole, held_out)
+        found |= task.figures(found, data, held_out)
         params = sum(value.numel() for value in weights.values())
         return found | {"params": float(params), "prefix_deviation": deviation}, spent
 
@@ -195,15 +201,18 @@ class Candidate:
         return weights, Spent(steps, tokens, 0.0, ended.seconds)
 
     def whole(self, weights: Mapping[str, Tensor], tokens: Tensor) -> Tensor:
-        """The logits of all rows, (N, L, V). Raises CandidateFailure."""
-        rows = max(1, CHUNK // (4 * tokens.shape[1] * self.proxy.task.vocab))
+        """The logits of all rows, (N, L, outputs). Raises CandidateFailure."""
+        rows = max(1, CHUNK // (4 * tokens.shape[1] * self.proxy.task.outputs))
         parts = [self.logits(weights, {"rows": part})["rows"] for part in tokens.split(rows)]
         return torch.cat(parts)
 
     def logits(
         self, weights: Mapping[str, Tensor], tokens: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Token ids (N, L) by name to logits (N, L, V), from one fresh process. Raises CandidateFailure."""
+        """Token ids (N, L) by name to logits (N, L, outputs), from one fresh process.
+
+        Raises CandidateFailure.
+        """
         errand = LogitsErrand(self.proxy, dict(tokens))
         files = {WEIGHTS: save(dict(weights))}
         results = (File(LOGITS, "safetensors", 2 * CHUNK), File(SAID, "json", 1 << 16))
@@ -213,7 +222,7 @@ class Candidate:
         if detail:
             raise CandidateFailure(FailureKind.INVALID, f"scoring: {short(detail)}")
         for name, ids in tokens.items():
-            check_logits(found.get(name), (*ids.shape, self.proxy.task.vocab))
+            check_logits(found.get(name), (*ids.shape, self.proxy.task.outputs))
         return {name: found[name] for name in tokens}
 
     def _run(

@@ -250,6 +250,20 @@ def means(db: Session, wanted: Callable[[str], bool]) -> dict[tuple[int, bool], 
     return table
 
 
+def runs(db: Session, ending: str, rung: int) -> dict[tuple[int, bool], dict[str, list[float]]]:
+    """By (candidate, sealed) and metric without that ``ending``: its values at a rung, an evaluation each."""
+    query = (
+        select(Evaluation.candidate_id, Evaluation.sealed, Measurement.metric, Measurement.value)
+        .join(Measurement, Measurement.evaluation_id == Evaluation.id)
+        .where(Measurement.metric.endswith(ending, autoescape=True), Evaluation.rung == rung)
+        .order_by(Measurement.id)
+    )
+    table: dict[tuple[int, bool], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for candidate, sealed, metric, value in db.execute(query):
+        table[candidate, sealed][metric.removesuffix(ending)].append(value)
+    return table
+
+
 def certificate(db: Session, candidate: int) -> list[dict[str, Any]]:
     """What the gate found of a written candidate, in the order of its checks."""
     names = ("name", "verdict", "detail", "seconds")

@@ -2,7 +2,8 @@
 
 A mixer is [short convolution] -> core -> [normaliser] -> [output gate] -> projection. What genes there are
 follows from the core: attention by feature maps, softmax attention, a long convolution, a recurrence, or a
-statistic of all tokens so far. Writes no code (`agents.grammar.source` does).
+statistic of all tokens so far. Where a campaign lets a file set learning rate and size, two genes more say
+how, against the recipe's. Writes no code (`agents.grammar.source` does).
 """
 
 from __future__ import annotations
@@ -40,6 +41,10 @@ CORES: dict[str, Genes] = {
     "recurrence": {"keep": ("fixed", "gated"), **AROUND, **BIAS},
     "statistic": {**CONV, "of": ("mean", "maximum", "logsumexp"), **AROUND, **BIAS},
 }
+SETTINGS: Genes = {
+    "lr": ("same", "half", "double"),
+    "shape": ("same", "deeper", "wider"),  # depth against width, at about as many parameters
+}
 STYLE = frozenset(
     {"projections", "mask", "bias"}
 )  # how the same is written: inherited, not mutated
@@ -47,13 +52,18 @@ STYLE = frozenset(
 
 @dataclass(frozen=True)
 class Genome:
-    """(gene, production) pairs in the grammar's order, the core first. Raises ValueError for others."""
+    """(gene, production) pairs in the grammar's order, the core first, settings last where there are any.
+
+    Raises ValueError for others.
+    """
 
     choices: tuple[tuple[str, str], ...]
 
     def __post_init__(self) -> None:
         found = dict(self.choices)
         genes = {"core": tuple(CORES), **CORES.get(found.get("core", ""), {})}
+        if found.keys() & SETTINGS.keys():
+            genes |= SETTINGS
         if list(found) != list(genes) or any(found[gene] not in genes[gene] for gene in genes):
             raise ValueError(f"{self}: not in the grammar (agents/grammar/genome.py)")
 
@@ -67,16 +77,18 @@ class Genome:
         return [f"{gene} {before.get(gene, 'absent')} -> {p}" for gene, p in changed]
 
 
-def draw(rng: random.Random) -> Genome:
-    """A core, then a production for each of its genes, each uniform."""
-    return _with(rng.choice(tuple(CORES)), {}, rng)
+def draw(rng: random.Random, settings: bool = False) -> Genome:
+    """A core, then a production for each of its genes, each uniform; of the settings too, if asked for."""
+    core = rng.choice(tuple(CORES))
+    found = {gene: rng.choice(options) for gene, options in SETTINGS.items()} if settings else {}
+    return _with(core, found, rng)
 
 
 def mutate(parent: Genome, rng: random.Random) -> Genome:
     """Another production for one gene, or another core, which keeps the genes that it shares."""
     found = dict(parent.choices)
     gene = rng.choice([gene for gene in found if gene not in STYLE])
-    options = tuple(CORES) if gene == "core" else CORES[found["core"]][gene]
+    options = tuple(CORES) if gene == "core" else {**CORES[found["core"]], **SETTINGS}[gene]
     found[gene] = rng.choice([option for option in options if option != found[gene]])
     return _with(found["core"], found, rng)
 
@@ -85,7 +97,8 @@ def cross(one: Genome, two: Genome, rng: random.Random) -> Genome:
     """Each gene from either parent that has it; the core first, which says what genes there are."""
     pairs = dict(one.choices), dict(two.choices)
     core = rng.choice(pairs)["core"]
-    found = {g: rng.choice([p[g] for p in pairs if g in p]) for g in CORES[core] if _in(g, pairs)}
+    genes = [gene for gene in (*CORES[core], *SETTINGS) if _in(gene, pairs)]
+    found = {gene: rng.choice([p[gene] for p in pairs if gene in p]) for gene in genes}
     return _with(core, found, rng)
 
 
@@ -98,4 +111,5 @@ def _with(core: str, found: Mapping[str, str], rng: random.Random) -> Genome:
     chosen = {
         g: found[g] if g in found else rng.choice(options) for g, options in CORES[core].items()
     }
-    return Genome((("core", core), *chosen.items()))
+    settings = ((gene, found[gene]) for gene in SETTINGS if gene in found)
+    return Genome((("core", core), *chosen.items(), *settings))

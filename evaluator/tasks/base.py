@@ -65,6 +65,11 @@ class Task(ABC):
         """Tokens per example that the model sees: the L of `Split`."""
         return self.length
 
+    @property
+    def outputs(self) -> int:
+        """Logits for each position: what the head makes of a hidden state, by default one for each id."""
+        return self.vocab
+
     def split(self, which: SplitName, seed: int) -> Split:
         """The examples of one split, on the CPU: a pure function of (settings, which, seed).
 
@@ -81,8 +86,8 @@ class Task(ABC):
         return json.dumps(asdict(self), sort_keys=True)
 
     def head(self, d_model: int) -> nn.Module:
-        """The output layer, (B, L, D) -> (B, L, vocab) logits; an untied linear map by default."""
-        return nn.Linear(d_model, self.vocab, bias=False)
+        """The output layer, (B, L, D) -> (B, L, outputs) logits; an untied linear map by default."""
+        return nn.Linear(d_model, self.outputs, bias=False)
 
     def score_of(self, metrics: Mapping[str, float]) -> float:
         """The task's score from `Scorer.result`: from 0 to 1, higher is better; accuracy by default."""

@@ -28,9 +28,13 @@ class Classification(Task):
         ok = type(self.classes) is int and self.classes >= 2
         self._require(ok, "classes must be a whole number of at least 2", self.classes, "raise it")
 
+    @property
+    def outputs(self) -> int:
+        return self.classes
+
     def head(self, d_model: int) -> nn.Module:
         """(B, L, D) -> (B, L, classes): a linear map of the mean over the positions up to each."""
-        return MeanSoFar(d_model, self.classes)
+        return MeanSoFar(d_model, self.outputs)
 
 
 class MeanSoFar(nn.Module):

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.grammar import Genome, cross, draw, mutate, read, source
+from agents.grammar import Genome, Standard, cross, draw, mutate, read, source
 from agents.grammar.genome import CORES, STYLE
 from agents.proposers import PROPOSERS, Request
 from agents.scaffolds.base import Decision
+from sandbox.settings import read as settings_in
 from search_space.space import Space
 from storage.records import Answer, Node, View
 
@@ -80,6 +81,39 @@ def test_a_recombination_has_every_gene_from_a_parent_that_has_it(
         assert production in had
 
 
+STANDARD = Standard(lr=4e-3, depth=2, width=64)
+
+
+@settings(max_examples=200, deadline=None)
+@given(SEEDS, SEEDS)
+def test_settings_are_genes_as_the_others_and_a_file_says_them(one: int, two: int) -> None:
+    parents = [draw(random.Random(seed), settings=True) for seed in (one, two)]
+    rng = random.Random(one + two)
+    for genome in (*parents, mutate(parents[0], rng), cross(parents[0], parents[1], rng)):
+        text = source(genome, STANDARD)
+        assert read(text) == genome
+        found, genes = settings_in(text), dict(genome.choices)
+        assert found.lr == 4e-3 * {"same": 1, "half": 0.5, "double": 2}[genes["lr"]]
+        sizes = {"same": (2, 64), "deeper": (4, 48), "wider": (1, 96)}
+        assert (found.depth, found.width) == sizes[genes["shape"]]
+        assert text.replace(f"SETTINGS = {found_in(text)}\n\n", "") == source(genome)
+
+
+def found_in(text: str) -> str:
+    return text.partition("SETTINGS = ")[2].partition("\n")[0]
+
+
+def test_the_grammar_of_a_fixed_campaign_sets_nothing() -> None:
+    assert not settings_in(source(drawn(3))).given
+    assert not {"lr", "shape"} & dict(drawn(3).choices).keys()
+    drafted = asyncio.run(
+        PROPOSERS["grammar"](settings={"lr": 4e-3, "depth": 2, "width": 64}).propose(
+            Request(Decision("draft", (), ""), View(), SPACE, 5)
+        )
+    )
+    assert settings_in(drafted.source or "").given.keys() == {"lr", "depth", "width"}
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -89,6 +123,7 @@ def test_a_recombination_has_every_gene_from_a_parent_that_has_it(
         '"""Token mixer: core=nothing gate=none."""',
         source(drawn(0)).replace("gate=none", "gate=open"),
         source(drawn(0)).replace("gate=none ", ""),
+        source(drawn(0)).replace('."""', ' lr=half."""'),
     ],
 )
 def test_what_the_grammar_did_not_write_has_no_genome(text: str) -> None:

@@ -66,6 +66,14 @@ def test_the_source_and_the_certificate_of_the_best_can_be_read(desk: Path) -> N
     assert not [row for row in shown["certificate"] if row["verdict"] == "fail"]
 
 
+def test_what_became_of_the_proposals_is_told(desk: Path) -> None:
+    rows = command(desk, "inspect", str(desk), "submissions")["rows"]
+    assert [(r["agent"], r["asked"], r["measured"]) for r in rows] == [
+        ("evolution", 1, 1),
+        ("random", 1, 1),
+    ]
+
+
 def test_the_run_is_replayed_whole_and_its_leader_to_the_bit(desk: Path) -> None:
     assert command(desk, "replay", str(desk))["match"]
     assert command(desk, "replay", str(desk), "--calls")["match"]

@@ -164,6 +164,15 @@ def test_the_same_code_in_other_words_is_a_duplicate_and_costs_nothing(ended: Ca
     assert rows(ended.folder, evaluated) == [(1,)]
 
 
+def test_what_the_gate_refused_and_what_was_proposed_twice_counts_against_its_agent(
+    ended: Campaign,
+) -> None:
+    with reading(ended.folder) as db:
+        [row] = report.submissions(db)
+    assert (row["agent"], row["asked"], row["measured"]) == ("writer", len(ended.slots) - 1, 1)
+    assert row["asked"] >= len(SOURCES)
+
+
 def test_the_source_is_kept_as_it_was_written(ended: Campaign) -> None:
     with reading(ended.folder) as db:
         shown = inspection.rows(

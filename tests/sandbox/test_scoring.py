@@ -25,16 +25,19 @@ from wrapped import wrapped
 import sandbox.scoring as scoring
 from evaluator.evaluate import score
 from evaluator.outcome import CandidateFailure, FailureKind
+from evaluator.profiles import profile
 from evaluator.tasks import mad_task
 from evaluator.tasks.base import Split, Task
 from evaluator.train import Training, train
 from sandbox.remote import Remote
 from sandbox.run import Sandbox
 from sandbox.scoring import Candidate, Prefixes, Sealed, Seeds, evaluate, reads_across
+from sandbox.settings import Settings
 from sandbox.toys import TOY, Noise, OneSeen
 from sandbox.training import Proxy, TrainingErrand
 from search_space.model import Model
 from search_space.pattern import Pattern
+from search_space.presets import preset
 
 TRAINING = Training(steps=50, batch=32, lr=1e-2)
 LONG = replace(TRAINING, steps=150)  # until the order of the data makes no difference
@@ -94,6 +97,24 @@ def test_the_same_job_gives_the_same_bits_and_another_salt_other_data(sandbox: S
     assert first.score() is not None
     assert first.spent.steps == 6
     assert evaluate(replace(job, salt=6), sandbox).metrics != first.metrics
+
+
+def test_settings_change_the_training_and_the_size_and_nothing_else(sandbox: Sandbox) -> None:
+    """The recipe's own numbers give its own bits; others do not."""
+    own, sizes = profile("smoke").training, preset("mini")
+    jobs = {
+        "none": Settings(),
+        "own": Settings(lr=own.lr, width=sizes.width),
+        "rate": Settings(lr=10 * own.lr),
+        "wide": Settings(width=96),
+    }
+    plain = Sealed({"X": tampered()}, "X+M", "mini", "smoke", 0, 5, ("compression",))
+    found = {n: evaluate(replace(plain, settings=one), sandbox) for n, one in jobs.items()}
+    metrics = {name: {m.name: m.value for m in one.metrics} for name, one in found.items()}
+    assert metrics["none"] == metrics["own"] != {}
+    size, loss = "compression/params", "compression/loss"
+    assert metrics["rate"][size] == metrics["none"][size] < metrics["wide"][size]
+    assert len({metrics[name][loss] for name in ("none", "rate", "wide")}) == 3
 
 
 def test_what_goes_in_holds_neither_evaluation_labels_nor_their_seed() -> None:
