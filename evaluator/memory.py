@@ -13,7 +13,7 @@ import os
 import re
 import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -90,9 +90,10 @@ def ran_out(error: BaseException) -> bool:
     limit, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if limit == resource.RLIM_INFINITY:
         return False
-    with _room(limit, hard):
+    with _room(limit, hard), suppress(PermissionError):  # /proc is closed to written code
         found = DATA.search(Path("/proc/self/status").read_text())
-    return found is not None and limit - 1024 * int(found[1]) < SLACK
+        return found is not None and limit - 1024 * int(found[1]) < SLACK
+    return False
 
 
 @contextmanager

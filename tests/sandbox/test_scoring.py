@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 import subprocess
 import sys
 import threading
@@ -485,6 +486,18 @@ def test_an_error_reaches_the_agent_as_one_typed_line(
     assert failure.value.kind is kind
     assert said in failure.value.detail
     assert not any(word in failure.value.detail for word in ("Traceback", "/sandbox/", "\n"))
+
+
+def test_under_a_workers_bound_of_memory_an_error_is_still_its_own() -> None:
+    """Whether memory ran out is looked up in /proc, which is closed to a candidate."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (64 << 30, hard))
+    try:
+        with Sandbox() as bound, pytest.raises(CandidateFailure) as failure:
+            measured(tampered("", "raise RuntimeError('deep')\n        "), bound)
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+    assert "RuntimeError: deep" in failure.value.detail
 
 
 def test_weights_beyond_the_budget_are_refused(sandbox: Sandbox) -> None:
