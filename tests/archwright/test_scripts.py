@@ -6,19 +6,18 @@ seed gives the same score whatever the machine does; their noise is drawn from t
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy.orm import Session
+from test_written import reading, rows, run
+from typed import ARCHWRIGHT, ENVIRONMENT, command
 
 from archwright import inspection, report, scripts
 from archwright.campaign import Campaign
@@ -97,26 +96,9 @@ def corpus(folder: Path) -> Path:
     return folder / "text.txt"
 
 
-def run(
-    folder: Path, chosen: Recipe, pick: Callable[[Sequence[int]], int] = lambda handles: handles[0]
-) -> Campaign:
-    campaign = Campaign.create(chosen, folder, workers=2)
-    campaign.run(LocalExecutor(2, pick))
-    return campaign
-
-
-def reading(folder: Path) -> Session:
-    return Session(database.open_(folder, readonly=True))
-
-
 def table(folder: Path, what: str, identity: int | None = None) -> list[Row]:
     with reading(folder) as db:
         return inspection.rows(db, folder, what, identity, None, None)
-
-
-def rows(folder: Path, query: str) -> list[tuple[Any, ...]]:
-    with reading(folder) as db:
-        return [tuple(row) for row in inspection.sql(db, query)[1]]
 
 
 def reply(name: str, source: str) -> Row:
@@ -331,8 +313,6 @@ def test_a_model_is_told_the_contract_the_limits_and_the_baseline() -> None:
     assert estimate(chosen)["evaluations"] == 3 + 10 * 7 + 2 + 3 * 3
 
 
-ARCHWRIGHT = Path(sys.executable).with_name("archwright")
-ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.endswith("_API_KEY")}
 TINY = (
     "script.baseline=mine.py",
     "script.seconds=5",
@@ -344,20 +324,6 @@ TINY = (
     "controls=[]",
     "workers=1",
 )
-
-
-def command(folder: Path, *arguments: str) -> Any:
-    """The JSON object in the last line of a command's output."""
-    done = subprocess.run(
-        [ARCHWRIGHT, *arguments, "--json"],
-        cwd=folder,
-        env={**ENVIRONMENT, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_as_a_user_types_it_with_a_kill(tmp_path: Path) -> None:
