@@ -29,7 +29,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
 OPERATORS = {
     "one-shot": {"draft"},
     "evolution": {"draft", "crossover"},
-    **{name: {"draft", "improve"} for name in ("greedy", "tournament", "mcts", "map-elites")},
+    **{
+        name: {"draft", "improve"}
+        for name in ("greedy", "tournament", "mcts", "map-elites", "incumbent")
+    },
 }
 
 

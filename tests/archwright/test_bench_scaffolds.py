@@ -19,7 +19,15 @@ from archwright.bench_scaffolds import POLICIES, Policy, compared, mean, verdict
 
 ARCHWRIGHT = Path(sys.executable).with_name("archwright")
 # Models, a given list, and one that writes modules, of which the table has none.
-WITHOUT_A_SEARCH_OF_ITS_OWN = {"llm", "best-of-n", "scripted", "recorded", "fixed", "grammar"}
+WITHOUT_A_SEARCH_OF_ITS_OWN = {
+    "llm",
+    "best-of-n",
+    "scripted",
+    "recorded",
+    "fixed",
+    "grammar",
+    "knobs",
+}
 
 
 def test_every_scaffold_and_every_proposer_without_a_model_is_there() -> None:

@@ -98,6 +98,8 @@ class Desk:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # Whoever runs the tests in the background may have it ignored, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
         )
 
     def rows(self, run: str, query: str) -> list[Row]:
@@ -283,6 +285,7 @@ def test_an_interrupt_saves_all_and_says_how_to_go_on(desk: Desk) -> None:
         _, said = process.communicate(timeout=LIMIT)
     finally:
         process.kill()
+        process.communicate()
     assert process.returncode == 130, said[-2000:]
     assert "Traceback" not in said
     assert "archwright resume interrupted" in said

@@ -7,9 +7,6 @@ seed gives the same score whatever the machine does; their noise is drawn from t
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import time
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -17,7 +14,7 @@ from typing import Any
 
 import pytest
 from test_written import reading, rows, run
-from typed import ARCHWRIGHT, ENVIRONMENT, command
+from typed import command
 
 from archwright import inspection, report, scripts
 from archwright.campaign import Campaign
@@ -29,7 +26,6 @@ from archwright.replay import replay
 from archwright.replay_calls import replay_calls
 from archwright.setup import check, goal_of
 from evaluator.tasks.text import read_corpus
-from storage import database
 
 Row = dict[str, Any]
 BASELINE = """
@@ -315,7 +311,7 @@ def test_a_model_is_told_the_contract_the_limits_and_the_baseline() -> None:
 
 TINY = (
     "script.baseline=mine.py",
-    "script.seconds=5",
+    "script.seconds=1",
     "script.repeats=2",
     "script.block=1",
     "evaluation.profile=text-mini:text.txt",
@@ -326,33 +322,15 @@ TINY = (
 )
 
 
-def test_as_a_user_types_it_with_a_kill(tmp_path: Path) -> None:
-    """Real processes, Ray, a SIGKILL once something has been measured."""
+def test_as_a_user_types_it(tmp_path: Path) -> None:
+    """Real processes and Ray."""
     (tmp_path / "mine.py").write_text(BASELINE)
     corpus(tmp_path)
     changes = [part for change in TINY for part in ("--set", change)]
-    arguments = [ARCHWRIGHT, "run", "autoresearch", "--evaluations", "1", "--out", "run", *changes]
-    with subprocess.Popen(
-        arguments, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.DEVNULL
-    ) as driver:
-        until = time.monotonic() + 120
-        while time.monotonic() < until and not measured(tmp_path / "run"):
-            time.sleep(0.05)
-        driver.send_signal(signal.SIGKILL)
-    assert measured(tmp_path / "run")
-    summary = command(tmp_path, "resume", "run")
+    arguments = ("run", "autoresearch", "--evaluations", "1", "--out", "run", *changes)
+    summary = command(tmp_path, *arguments)
     assert (summary["status"], summary["best"]["sealed"]) == ("done", True)
     assert len(summary["drift"]) >= 2
     assert table(tmp_path / "run", "incumbents") == summary["challenges"]
     [shown] = command(tmp_path, "inspect", "run", "diff", "2")["rows"]
     assert shown["diff"].startswith("--- candidate 1\n+++ candidate 2\n")
-
-
-def measured(folder: Path) -> bool:
-    """Whether a run has a score."""
-    if not (folder / "ledger.db").exists():
-        return False
-    try:
-        return bool(rows(folder, "SELECT 1 FROM measurement LIMIT 1"))
-    except (ValueError, database.LedgerError):
-        return False

@@ -8,14 +8,13 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 from cheats import BASE, CHEATS, HEAD
 from honest import honest
 from wrapped import wrapped
 
-from sandbox.gate import CHECKS, Budget, Certificate, Known, Terms, certify, subject
+from sandbox.gate import CHECKS, Budget, Certificate, Known, Terms, certify
 from sandbox.gate.copies import angle, catalogue, structure
 from sandbox.gate.cost import growth
 from sandbox.gate.source import complaints
@@ -170,9 +169,8 @@ def test_a_process_that_answers_nonsense_fails_every_check(sandbox: Sandbox, nam
     assert verdicts(found) == dict.fromkeys(checks, "fail")
 
 
-def test_who_hangs_is_asked_once(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subject, "LIMITS", replace(subject.LIMITS, wall_seconds=1.0))
-    found = certify(mixer("while True: pass"), sandbox)
+def test_who_hangs_is_asked_once(sandbox: Sandbox) -> None:
+    found = certify(mixer("while True: pass"), sandbox, Terms(seconds=1.0))
     assert verdicts(found) == {"source": "fail"} | dict.fromkeys(tuple(CHECKS)[1:], "skip")
     assert "timeout" in found.rows[0].detail
     assert {row.detail for row in found.rows[1:]} == {"it ran out of time before"}

@@ -394,7 +394,8 @@ def test_nothing_of_a_training_is_kept_but_what_the_optimiser_moved(
     weights, _ = candidate(counting, sandbox).train(task.split("train", 0), TRAINING, SEEDS)
     assert weights["blocks.0.primitive.mixer.n"] == 0
     assert not any("late" in name for name in weights)
-    assert measured(counting, sandbox, LONG)["loss"] == honest["loss"]
+    loss = measured(counting, sandbox, LONG)["loss"]
+    assert loss == pytest.approx(honest["loss"], rel=1e-4)  # what crosses lies elsewhere in memory
 
 
 PRYING = """
