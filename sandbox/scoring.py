@@ -6,7 +6,7 @@ from, the one that sees the whole rows: where they differ, the model read later 
 Before all that a short training of each mixer on random labels must end at chance.
 Logits are computed in fp32, whatever training used, so that the audit's bound can be tight.
 
-What it cannot see: what a mixer's gradients were made of (`sandbox.training` says what they can do); that a
+What it cannot see: what a mixer's gradients were made of (`sandbox.remote` says what they can do); that a
 mixer reads other rows of the batch, which gains it nothing. It does not isolate (`sandbox.run` does).
 """
 

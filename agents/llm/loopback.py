@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from socketserver import ThreadingMixIn
-from types import TracebackType
 from typing import Any, NamedTuple
 
 INPUT, CACHED, WRITTEN, OUTPUT, REASONING = 100, 20, 10, 40, 15
@@ -343,12 +342,7 @@ class Loopback(ThreadingMixIn, HTTPServer):
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.closing.set()
         self.shutdown()
         self._thread.join()
