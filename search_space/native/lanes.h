@@ -12,6 +12,7 @@ constexpr int W = 8;
 typedef float Lanes __attribute__((vector_size(4 * W)));
 typedef int32_t Ints __attribute__((vector_size(4 * W)));
 
+using fp32 = float;
 struct bf16 { uint16_t bits; };
 
 inline float wide(float x) { return x; }
@@ -49,5 +50,9 @@ inline Lanes exponential(Lanes x) {
   return x == x ? (Lanes)((Ints)p + power) : x;
 }
 
-// A tensor (batch, heads, time, channels) whose channels lie side by side: its other strides, in elements.
-struct View { int64_t batch, head, time; };
+// A tensor (batch, heads, time, channels) whose channels lie side by side; its strides are in elements.
+template <class E> struct Tensor {
+  E *data;
+  int64_t batch, head, time;
+  E *row(int64_t b, int64_t h, int64_t t) const { return data + b * batch + h * head + t * time; }
+};

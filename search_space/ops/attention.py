@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from search_space.native import attention as native
 from search_space.ops.chunks import Impl, grouped
 
 BLOCK = (
@@ -37,9 +38,11 @@ class KV(NamedTuple):
 def causal_attention(q: Tensor, kv: KV, impl: Impl = "chunk") -> Tensor:
     """Attention of the queries (B, H, L, P) at positions 0 .. L - 1 to keys of the same positions.
 
-    Written out on the CPU, where it beats the fused kernel at proxy sizes (docs/log.md); the fused
-    kernel elsewhere. A window costs what it holds; ``naive`` masks the whole square instead.
+    On the CPU our kernel for small heads, else written out, where it beats torch's fused kernel at proxy
+    sizes (docs/log.md); that one elsewhere. A window costs what it holds; ``naive`` masks the whole square.
     """
+    if impl == "chunk" and native.applies(q, kv.keys, kv.values):
+        return native.attention(q, kv.keys, kv.values, kv.window, kv.sink)
     length, (k, v) = q.shape[2], _expanded(q, kv)
     if kv.window and length > kv.window:
         if impl == "chunk":

@@ -1,0 +1,65 @@
+"""Finds the compiled kernels and calls them; knows no kernel. Without them torch's operators do the work."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from search_space.native.build import SETS, library
+
+NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+NO_MEMORY = 1
+
+
+class _Rows(ctypes.Structure):
+    """`Tensor` of the kernels: data, and the strides of batch, head and time."""
+
+    _fields_ = [(name, ctypes.c_int64) for name in ("data", "batch", "head", "time")]
+
+
+@cache
+def kernels() -> ctypes.CDLL | None:
+    """The kernels for the instruction set that torch uses here; None where they were not compiled."""
+    instructions = torch.backends.cpu.get_cpu_capability()
+    there = instructions in SETS and library(instructions).exists()
+    return ctypes.CDLL(str(library(instructions))) if there else None
+
+
+def takes(*tensors: Tensor) -> bool:
+    """Whether there are kernels for these tensors: on the CPU, of one type, which is fp32 or bf16."""
+    first = tensors[0].dtype
+    same = all(t.device.type == "cpu" and t.dtype is first for t in tensors)
+    return same and first in NAMES and kernels() is not None
+
+
+def rows(t: Tensor) -> Tensor:
+    """``t`` (B, H, L, P) with channels side by side, copied only where they are not."""
+    return t if t.stride(-1) == 1 else t.contiguous()
+
+
+def like(t: Tensor) -> Tensor:
+    """Memory for as many heads (B, H, L, P), those of a token side by side: no copy for a projection."""
+    return t.new_empty(t.shape[0], t.shape[2], t.shape[1], t.shape[3]).transpose(1, 2)
+
+
+def call(name: str, sizes: Sequence[int], *tensors: Tensor) -> None:
+    """Run a kernel. Tensors of four dimensions are passed with their strides, others must be contiguous.
+
+    Raises MemoryError as torch's allocator would.
+    """
+    function = getattr(kernels(), f"{name}_{NAMES[tensors[0].dtype]}")
+    status = function((ctypes.c_int64 * len(sizes))(*sizes), *map(_argument, tensors))
+    if status == NO_MEMORY:
+        raise MemoryError(f"{name}: cannot allocate memory")
+    assert status == 0, f"{name}: no kernel for {sizes}"
+
+
+def _argument(t: Tensor) -> Any:
+    if t.dim() != 4:
+        return ctypes.c_void_p(t.data_ptr())
+    return _Rows(t.data_ptr(), *t.stride()[:3])
