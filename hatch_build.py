@@ -1,4 +1,4 @@
-"""Compiles the kernels when the package is installed or a wheel of it is made; see `search_space/native/build.py`."""
+"""Compiles the kernels at installation (`search_space/native/build.py`), or for a wheel."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 // in registers and in a row of the first cache, never in memory. Made for heads small enough for that.
 #include <algorithm>
 #include <cmath>
-#include <new>
 #include <type_traits>
 #include <vector>
 #include "lanes.h"
@@ -68,10 +67,8 @@ template <class Q, class K> Ints seen(Q query, K key, const Sizes &s) {
   return (query >= key) & ((query - key < int32_t(s.window)) | (key < int32_t(s.sink) ? Ints{} - 1 : Ints{}));
 }
 
-// Whether all of the queries from i to i + W - 1 see all of the keys from j to j + n - 1.
-bool all_seen(int64_t i, int64_t j, int64_t n, const Sizes &s) {
-  return j + n - 1 <= i && i + W - 1 - j < s.window;
-}
+// Whether all of the queries from i to i + W - 1 see key j.
+bool all_seen(int64_t i, int64_t j, const Sizes &s) { return j <= i && i + W - 1 - j < s.window; }
 
 // Calls f(j) for the keys that any of the queries from i to i + n - 1 sees.
 template <class F> void keys_of(int64_t i, int64_t n, const Sizes &s, F f) {
@@ -96,12 +93,13 @@ void forward(Tensor<E> q, Tensor<E> k, Tensor<E> v, Tensor<E> o, float *sums, co
         across<P>(x, queries, i);
         keys_of(i, W, s, [&](int64_t j) {
           Lanes score = dot<P>(x, &keys[j * P], Lanes{});
-          if (!all_seen(i, j, 1, s)) score = seen(query, int32_t(j), s) ? score : Lanes{} + never;
+          if (!all_seen(i, j, s)) score = seen(query, int32_t(j), s) ? score : Lanes{} + never;
           scores[j] = score;
           most = most > score ? most : score;
         });
         keys_of(i, W, s, [&](int64_t j) {
-          const Lanes weight = exponential(scores[j] - most);
+          Lanes weight = exponential(scores[j] - most);
+          if (!all_seen(i, j, s)) weight = seen(query, int32_t(j), s) ? weight : Lanes{};
           sum += weight;
           add<P>(y, weight, &values[j * P]);
         });
@@ -207,23 +205,16 @@ template <class F> bool sized(int64_t head, F f) {
   return false;
 }
 
-// 0; 1 when memory ran out; 2 for a head size that was not made.
-template <class F> int answered(int64_t head, F f) try {
-  return sized(head, f) ? 0 : 2;
-} catch (const std::bad_alloc &) {
-  return 1;
-}
-
 }  // namespace
 
 #define EXPORT(E)                                                                                                \
   extern "C" int attention_forward_##E(const Sizes *s, Tensor<E> q, Tensor<E> k, Tensor<E> v, Tensor<E> o,        \
                                        float *sums) {                                                            \
-    return answered(s->head, [&](auto P) { forward<P>(q, k, v, o, sums, *s); });                                 \
+    return answered([&] { return sized(s->head, [&](auto P) { forward<P>(q, k, v, o, sums, *s); }); });                                 \
   }                                                                                                              \
   extern "C" int attention_backward_##E(const Sizes *s, Tensor<E> q, Tensor<E> k, Tensor<E> v, Tensor<E> o,       \
                                         float *sums, Tensor<E> dy, Tensor<E> dq, Tensor<E> dk, Tensor<E> dv) {    \
-    return answered(s->head, [&](auto P) { backward<P>(q, k, v, o, sums, dy, dq, dk, dv, *s); });                \
+    return answered([&] { return sized(s->head, [&](auto P) { backward<P>(q, k, v, o, sums, dy, dq, dk, dv, *s); }); });                \
   }
 
 EXPORT(fp32)

@@ -1,7 +1,7 @@
 """Causal attention of small heads by our kernel (attention.cpp), with its gradient.
 
-Scores are never in memory: a head's queries meet its keys in registers, and the backward pass makes them again
-(as FlashAttention does, 2205.14135). Masks of other shapes, large heads and other devices are torch's.
+Scores are never in memory: a head's queries meet its keys in registers, and the backward pass makes them
+again (as FlashAttention does, 2205.14135). Large heads, other types and other devices are torch's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def applies(q: Tensor, k: Tensor, v: Tensor) -> bool:
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, window: int, sink: int) -> Tensor:
-    """What `ops.attention.causal_attention` computes: q (B, H, L, P), k and v (B, KV, L, P) to (B, H, L, P)."""
+    """What `causal_attention` computes: q (B, H, L, P), k and v (B, KV, L, P) to (B, H, L, P)."""
     return _Attention.apply(q, k, v, window, sink)
 
 

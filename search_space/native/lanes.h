@@ -3,6 +3,8 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
+#include <new>
+#include <type_traits>
 
 #ifdef __AVX512F__
 constexpr int W = 16;
@@ -56,3 +58,11 @@ template <class E> struct Tensor {
   int64_t batch, head, time;
   E *row(int64_t b, int64_t h, int64_t t) const { return data + b * batch + h * head + t * time; }
 };
+
+// What a kernel answers (library.py): 0; 1 when memory ran out; 2 when f says that it was not made for that size.
+template <class F> int answered(F f) try {
+  if constexpr (std::is_void_v<decltype(f())>) return f(), 0;
+  else return f() ? 0 : 2;
+} catch (const std::bad_alloc &) {
+  return 1;
+}

@@ -7,6 +7,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from search_space.native.library import takes
+from search_space.native.rotary import rotary
+
 
 def rotated(x: Tensor, head: int, base: float, start: int = 0) -> Tensor:
     """Heads (B, N, L, P) of a projection x (B, L, N * P), at positions start .. start + L - 1.
@@ -15,9 +18,12 @@ def rotated(x: Tensor, head: int, base: float, start: int = 0) -> Tensor:
     that both are rows long enough for vector instructions (docs/log.md): the same layer as with head
     after head, with the rows of its weights in another order.
     """
-    length, half = x.shape[1], head // 2
+    length, half, heads = x.shape[1], head // 2, x.shape[-1] // head
+    if takes(x):
+        angles = _angles(length, half, heads, base, start, x.device, torch.float32)
+        return rotary(x, *angles, half)
     one, two = x.chunk(2, dim=-1)
-    cos, sin = _angles(length, half, one.shape[-1] // half, base, start, x.device, x.dtype)
+    cos, sin = _angles(length, half, heads, base, start, x.device, x.dtype)
     turned = torch.stack((one * cos - two * sin, one * sin + two * cos), 2)
     return turned.unflatten(-1, (-1, half)).permute(0, 3, 1, 2, 4).flatten(3)
 

@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from search_space.native.library import takes
+from search_space.native.norm import norm
+
 EPSILON = 1e-6
 
 
@@ -22,6 +25,8 @@ class Norm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
+        if takes(x) and takes(self.weight):
+            return norm(x, self.weight.float())
         return _RMSNorm.apply(x, self.weight.to(x.dtype))
 
 

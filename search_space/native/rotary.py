@@ -1,0 +1,38 @@
+"""Rotary positions by our kernel (rotary.cpp): one pass from a projection to its heads, and one back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from search_space.native.library import call, rows
+
+
+def rotary(x: Tensor, cos: Tensor, sin: Tensor, half: int) -> Tensor:
+    """(B, L, N * P) to (B, N, L, P) as `ops.rotary.rotated` does, by cos and sin (L, N * P/2) in fp32."""
+    return _Rotary.apply(x, cos, sin, half)
+
+
+class _Rotary(torch.autograd.Function):
+    """The gradient is turned back by the same angle."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, half: int) -> Tensor:
+        batch, length, width = x.shape
+        ctx.sizes = (batch, length, width // (2 * half), half)
+        ctx.save_for_backward(cos, sin)
+        y = x.new_empty(batch, length, width // (2 * half), 2 * half)
+        call("rotary_forward", ctx.sizes, rows(x.unflatten(-1, (2, -1))), y, cos, sin)
+        return y.transpose(1, 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        cos, sin = ctx.saved_tensors
+        batch, length, heads, half = ctx.sizes
+        dx = dy.new_empty(batch, length, 2, heads * half)
+        call("rotary_backward", ctx.sizes, rows(dy.transpose(1, 2)), dx, cos, sin)
+        return dx.flatten(2), None, None, None
