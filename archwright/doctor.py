@@ -21,6 +21,7 @@ from evaluator.tasks.lra import VARIABLE
 from evaluator.tasks.text import NAMED, read_corpus
 from sandbox import levels
 from sandbox.run import Sandbox, SandboxError
+from search_space.native.library import kernels
 
 OURS = ("agents", "archwright", "evaluator", "sandbox", "search_space", "storage")
 
@@ -64,6 +65,8 @@ def _machine() -> Iterator[tuple[str, bool | None, str]]:
     cores = len(os.sched_getaffinity(0))
     yield "torch", True, torch.__version__
     yield "device", True, device_name()
+    if kernels() is None:
+        yield "kernels", None, "not compiled, so small models train at half the speed: see README"
     yield "cores", True, f"{cores}; {default_workers()} workers by default"
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from agents.llm import KEYS
+from search_space.native.library import kernels
 
 PACKAGES = (
     "archwright",
@@ -42,13 +43,14 @@ def facts() -> dict[str, Any]:
 
 
 def device_name() -> str:
-    """The accelerator, or the processor with the instruction set that torch uses of it.
+    """The accelerator, or the processor with the instruction set that torch uses of it and whose kernels.
 
-    The instruction set matters: other kernels give other floats.
+    Both matter: other kernels give other floats.
     """
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return f"cpu {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    whose = "torch's kernels only" if kernels() is None else "own kernels"
+    return f"cpu {platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {whose}"
 
 
 def default_workers() -> int:
