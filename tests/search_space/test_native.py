@@ -165,6 +165,13 @@ def test_other_types_and_large_heads_are_torchs() -> None:
     assert not attention.applies(a, b, b)
 
 
+@pytest.mark.usefixtures("instructions")
+def test_a_kernel_that_finds_no_memory_says_so() -> None:
+    t, endless = torch.zeros(1, 1, 1, 8), 1 << 45
+    with pytest.raises(MemoryError, match="cannot allocate memory"):
+        library.call("attention_forward", (1, 1, 1, endless, 8, endless, 0), t, t, t, t, t[0, 0, 0])
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no compiler")
 def test_the_installation_made_them() -> None:
     instructions = torch.backends.cpu.get_cpu_capability()
