@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from search_space.native.scan import applies, scan
 from search_space.ops.chunks import (
     Impl,
     carry,
@@ -80,8 +81,12 @@ def decayed_attention(
     (B, L, H, K) each channel of it (then G = H). ``weight`` w >= 0 (B, L, H, 1) needs a decay of whole
     heads; without it w = 1. Returns o (B, L, H, V) and S (B, H, K, V).
     """
+    q, k, g = q.to(v.dtype), k.to(v.dtype), wide(g)
+    state, weight = (None if t is None else wide(t) for t in (state, weight))
     run = _naive if impl == "naive" else _chunk
-    o, state = run(q.to(v.dtype), k.to(v.dtype), v, wide(g), state, weight)
+    if impl == "chunk" and applies(q, k, v, g, state, weight):
+        run = scan
+    o, state = run(q, k, v, g, state, weight)
     return o.to(v.dtype), state
 
 

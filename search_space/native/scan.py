@@ -1,0 +1,63 @@
+"""The recurrence of linear attention by our kernel (scan.cpp), step by step, with its gradient.
+
+At the sizes of proxies a tile of the state fits into registers, so that steps beat chunks, which are products
+and passes over memory. Large states, other types and other devices are torch's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from search_space.native.library import call, like, rows, takes
+
+LARGEST = 64 * 64  # numbers of a head's state; beyond it the products of chunks win (docs/log.md)
+
+
+def applies(q: Tensor, k: Tensor, v: Tensor, *others: Tensor | None) -> bool:
+    """Whether the kernel takes these, the ``others`` in single precision."""
+    small = k.shape[3] * v.shape[3] <= LARGEST
+    single = all(t is None or t.dtype is torch.float32 for t in others)
+    return small and single and takes(q, k, v)
+
+
+def scan(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor | None, weight: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """What `ops.linear.decayed_attention` computes, in its shapes, where it applies."""
+    batch, length, heads, values = v.shape
+    if state is None:
+        state = g.new_zeros(batch, heads, k.shape[3], values)
+    if weight is None:
+        weight = g.new_ones(1, 1, 1, 1).expand(batch, length, heads, 1)
+    return _Scan.apply(q, k, v, g.expand(batch, -1, -1, -1), state, weight)
+
+
+class _Scan(torch.autograd.Function):
+    """Keeps its inputs only: the backward pass makes the states of one head at a time again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, weight: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        q, k, v, g, weight = (rows(t.transpose(1, 2)) for t in (q, k, v, g, weight))
+        batch, heads, length, values = v.shape
+        ctx.sizes = (batch, heads, k.shape[1], length, k.shape[3], values, g.shape[3])
+        given, o, end = (q, k, v, g, weight, state.flatten()), like(v), torch.empty_like(state, memory_format=torch.contiguous_format)
+        call("scan_forward", values, ctx.sizes, *given, o, end.view(-1))
+        ctx.save_for_backward(*given)
+        return o.transpose(1, 2), end
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, do: Tensor, dend: Tensor) -> tuple[Tensor, ...]:
+        given = q, k, v, g, weight, state = ctx.saved_tensors
+        dq, dk, dv, dg, dweight = (like(t) for t in (q, k, v, g, weight))
+        dend, do = dend.contiguous(), rows(do.transpose(1, 2))
+        dstate = torch.empty_like(dend)
+        made = (dq, dk, dv, dg, dweight, dstate.view(-1))
+        call("scan_backward", v.shape[3], ctx.sizes, *given, do, dend.view(-1), *made)
+        return *(t.transpose(1, 2) for t in (dq, dk, dv, dg)), dstate, dweight.transpose(1, 2)
