@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <new>
+#include <type_traits>
 #include <vector>
 
 #include "lanes.h"
@@ -15,7 +16,10 @@ namespace {
 constexpr int ROWS = 4;
 typedef float Four __attribute__((vector_size(4 * ROWS)));
 
-struct Sizes { int64_t batch, heads, groups, length, keys, values, decays; };  // decays: keys, or 1 for a head
+struct Sizes {
+  int64_t batch, heads, groups, length, keys, values, decays;  // decays: keys, or 1 for the whole head
+  int64_t shared() const { return heads / groups; }            // heads of a group
+};
 
 template <class E> struct Tensor {
   E *data;
@@ -35,26 +39,36 @@ struct Table {
   void clear() { std::fill(memory.begin(), memory.end(), Lanes{}); }
 };
 
-template <class E> void load(float *to, const E *from, int64_t n) {
-  int64_t i = 0;
-  for (; i + 4 <= n; i += 4)  // a constant number at a time, for the compiler to make vectors of
-    for (int j = 0; j < 4; j++) to[i + j] = wide(from[i + j]);
-  for (; i < n; i++) to[i] = wide(from[i]);
+// f(n), with n a constant of the compiler where it is a size of the presets: short loops become vectors.
+template <class F> void constant(int64_t n, F f) {
+  switch (n) {
+    case 4: return f(std::integral_constant<int, 4>{});
+    case 8: return f(std::integral_constant<int, 8>{});
+    case 16: return f(std::integral_constant<int, 16>{});
+    case 17: return f(std::integral_constant<int, 17>{});  // of linear attention, with its normaliser
+    case 20: return f(std::integral_constant<int, 20>{});
+    default: return f(n);
+  }
 }
 
-template <class E> void store(E *to, const float *from, int64_t n) {
-  int64_t i = 0;
-  for (; i + 4 <= n; i += 4)
-    for (int j = 0; j < 4; j++) put(to + i + j, from[i + j]);
-  for (; i < n; i++) put(to + i, from[i]);
-}
-
-template <class E> void load(Table &table, Tensor<E> from, int64_t b, int64_t h) {
-  for (int64_t t = 0; t < table.length; t++) load(table.row(t), from.row(b, h, t), table.used);
+template <class E> void load(Table &table, Tensor<const E> from, int64_t b, int64_t h) {
+  constant(table.used, [&](auto used) {
+    for (int64_t t = 0; t < table.length; t++) {
+      const E *__restrict at = from.row(b, h, t);
+      float *__restrict row = table.row(t);
+      for (int64_t i = 0; i < used; i++) row[i] = wide(at[i]);
+    }
+  });
 }
 
 template <class E> void store(Table &table, Tensor<E> to, int64_t b, int64_t h) {
-  for (int64_t t = 0; t < table.length; t++) store(to.row(b, h, t), table.row(t), table.used);
+  constant(table.used, [&](auto used) {
+    for (int64_t t = 0; t < table.length; t++) {
+      E *__restrict at = to.row(b, h, t);
+      const float *__restrict row = table.row(t);
+      for (int64_t i = 0; i < used; i++) put(at + i, row[i]);
+    }
+  });
 }
 
 // exp(g) for every key, the last one repeated up to the table's width; exactly 0 where single precision ends.
@@ -64,14 +78,6 @@ void load_decays(Table &a, Tensor<const float> g, Sizes n, int64_t b, int64_t h)
     for (int64_t i = 0; i < a.width; i++) a.row(t)[i] = from[std::min(i, n.decays - 1)];
   }
   for (Lanes &x : a.memory) x = x < -87.0f ? Lanes{} : x > 88.0f ? Lanes{} + __builtin_inff() : exponential(x);
-}
-
-// w v: from here on the weight is nobody else's business.
-template <class E>
-void load_weighted(Table &u, Tensor<const E> v, Tensor<const float> w, int64_t b, int64_t h) {
-  load(u, v, b, h);
-  for (int64_t t = 0; t < u.length; t++)
-    for (int64_t i = 0; i < u.width; i += W) u.lanes(t, i) *= *w.row(b, h, t);
 }
 
 struct Tile {
@@ -119,101 +125,125 @@ Four sums(const Tile &x) {
   return (Four)(_mm256_castps256_ps128(half) + _mm256_extractf128_ps(half, 1));
 }
 
-template <class E>
-void forward(Sizes n, Tensor<const E> q_, Tensor<const E> k_, Tensor<const E> v_, Tensor<const float> g_,
-             Tensor<const float> w_, const float *state, Tensor<E> o_, float *end) {
-  Table q(n.length, n.keys, ROWS), k = q, a = q, u(n.length, n.values, W), o = u;
-  for (int64_t b = 0; b < n.batch; b++)
-    for (int64_t h = 0; h < n.heads; h++) {
-      const int64_t shared = n.heads / n.groups, first = (b * n.heads + h) * n.keys * n.values;
-      if (h % shared == 0) load(q, q_, b, h / shared), load(k, k_, b, h / shared);
-      load_decays(a, g_, n, b, h);
-      load_weighted(u, v_, w_, b, h);
-      o.clear();
-      for (int64_t i = 0; i < k.width; i += ROWS)
-        for (int64_t j = 0; j < u.width; j += W) {
-          Tile s = load(state + first, n, i, j);
-          for (int64_t t = 0; t < n.length; t++) {
-            s.step(a.four(t, i), k.four(t, i), u.lanes(t, j));
-            o.lanes(t, j) += s.read(q.four(t, i));
-          }
-          store(end + first, s, n, i, j);
-        }
-      store(o, o_, b, h);
-    }
-}
-
-// The tables of one head while its gradients are made: the inputs, then the gradients (of exp(g): da).
+// The inputs of one head and its output or, in the backward pass, the output's gradient.
 struct Head {
-  Table q, k, a, u, o, dq, dk, da, du;
-  std::vector<Tile> states;  // before each step
-  Head(Sizes n) : q(n.length, n.keys, ROWS), k(q), a(q), u(n.length, n.values, W), o(u), dq(q), dk(q), da(q),
-                  du(u), states(n.length) {}
+  Table q, k, a, v, w, o;
+  Head(Sizes n)
+      : q(n.length, n.keys, ROWS), k(q), a(q), v(n.length, n.values, W), w(n.length, 1, 1), o(v) {}
 
-  // One tile: its states once more, going forward, and then, going backward, the gradient of the state after
-  // each step: L_t = q_t do_t' + diag(exp(g_{t+1})) L_{t+1}. Takes the first state and L after the end,
-  // returns the gradient of the first state.
-  Tile backward(Tile s, Tile l, int64_t i, int64_t j) {
-    const int64_t length = q.length;
-    for (int64_t t = 0; t < length; t++) {
-      states[t] = s;
-      s.step(a.four(t, i), k.four(t, i), u.lanes(t, j));
+  template <class E>
+  void load(Sizes n, Tensor<const E> q_, Tensor<const E> k_, Tensor<const E> v_, Tensor<const float> g,
+            Tensor<const float> w_, int64_t b, int64_t h) {
+    if (h % n.shared() == 0) ::load(q, q_, b, h / n.shared()), ::load(k, k_, b, h / n.shared());
+    ::load(v, v_, b, h), ::load(w, w_, b, h), load_decays(a, g, n, b, h);
+  }
+
+  template <class F> void each_tile(F f) {
+    for (int64_t i = 0; i < k.width; i += ROWS)
+      for (int64_t j = 0; j < v.width; j += W) f(i, j);
+  }
+
+  Lanes weighted(int64_t t, int64_t j) { return v.lanes(t, j) * w.row(t)[0]; }
+
+  // A tile's part of the outputs, from its state before the first step; returns that after the last.
+  Tile forward(Tile s, int64_t i, int64_t j) {
+    for (int64_t t = 0; t < v.length; t++) {
+      s.step(a.four(t, i), k.four(t, i), weighted(t, j));
+      o.lanes(t, j) += s.read(q.four(t, i));
     }
-    for (int64_t t = length; t--;) {
+    return s;
+  }
+};
+
+// The gradients of one head's inputs: a = exp(g) as the decay of each key, g as that of the whole head.
+struct Gradients {
+  Table q, k, a, v, w, g;
+  std::vector<Tile> states;  // before each step
+  Gradients(Sizes n)
+      : q(n.length, n.keys, ROWS), k(q), a(q), v(n.length, n.values, W), w(n.length, 1, 1), g(w), states(n.length) {}
+
+  // A tile's part: its states once more, going forward, and then, going backward, the gradient of the state after
+  // each step, L_t = q_t do_t' + diag(exp(g_{t+1})) L_{t+1}. Takes the state before the first step and L after the
+  // last; returns the gradient of the state before the first.
+  Tile backward(Head &head, Tile s, Tile l, int64_t i, int64_t j) {
+    for (int64_t t = 0; t < q.length; t++) {
+      states[t] = s;
+      s.step(head.a.four(t, i), head.k.four(t, i), head.weighted(t, j));
+    }
+    for (int64_t t = q.length; t--;) {
       const Tile before = states[t];
-      const Lanes value = u.lanes(t, j), out = o.lanes(t, j);
-      const Four at = a.four(t, i), kt = k.four(t, i), qt = q.four(t, i);
+      const Lanes value = head.weighted(t, j), out = head.o.lanes(t, j);
+      const Four decay = head.a.four(t, i), query = head.q.four(t, i);
       Tile read, written, kept;
       for (int r = 0; r < ROWS; r++) {
-        l.row[r] += qt[r] * out;
+        l.row[r] += query[r] * out;
         read.row[r] = s.row[r] * out;
         written.row[r] = l.row[r] * value;
         kept.row[r] = l.row[r] * before.row[r];
       }
-      dq.four(t, i) += sums(read);
-      dk.four(t, i) += sums(written);
-      da.four(t, i) += sums(kept);
-      du.lanes(t, j) += l.read(kt);
-      for (int r = 0; r < ROWS; r++) l.row[r] *= at[r];
+      q.four(t, i) += sums(read);
+      k.four(t, i) += sums(written);
+      a.four(t, i) += sums(kept);
+      v.lanes(t, j) += l.read(head.k.four(t, i));
+      for (int r = 0; r < ROWS; r++) l.row[r] *= decay[r];
       s = before;
     }
     return l;
   }
+
+  // From gradients of exp(g) and w v to those of g, w and v.
+  void finish(Head &head) {
+    for (int64_t t = 0; t < q.length; t++) {
+      Tile product{};
+      for (int64_t j = 0; j < v.width; j += W) {
+        product.row[0] += v.lanes(t, j) * head.v.lanes(t, j);
+        v.lanes(t, j) *= head.w.row(t)[0];
+      }
+      w.row(t)[0] = sums(product)[0];
+      Four sum{};
+      for (int64_t i = 0; i < a.width; i += ROWS) sum += a.four(t, i) *= head.a.four(t, i);
+      g.row(t)[0] = sum[0] + sum[1] + sum[2] + sum[3];
+    }
+  }
 };
+
+template <class E>
+void forward(Sizes n, Tensor<const E> q, Tensor<const E> k, Tensor<const E> v, Tensor<const float> g,
+             Tensor<const float> w, const float *state, Tensor<E> o, float *end) {
+  Head head(n);
+  for (int64_t b = 0; b < n.batch; b++)
+    for (int64_t h = 0; h < n.heads; h++) {
+      head.load(n, q, k, v, g, w, b, h);
+      head.o.clear();
+      head.each_tile([&](int64_t i, int64_t j) {
+        const int64_t first = (b * n.heads + h) * n.keys * n.values;
+        store(end + first, head.forward(load(state + first, n, i, j), i, j), n, i, j);
+      });
+      store(head.o, o, b, h);
+    }
+}
 
 template <class E>
 void backward(Sizes n, Tensor<const E> q, Tensor<const E> k, Tensor<const E> v, Tensor<const float> g,
               Tensor<const float> w, const float *state, Tensor<const E> o, const float *end, Tensor<E> dq,
               Tensor<E> dk, Tensor<E> dv, Tensor<float> dg, Tensor<float> dw, float *dstate) {
   Head head(n);
-  const int64_t shared = n.heads / n.groups;
+  Gradients d(n);
   for (int64_t b = 0; b < n.batch; b++)
     for (int64_t h = 0; h < n.heads; h++) {
-      const int64_t group = h / shared, first = (b * n.heads + h) * n.keys * n.values;
-      if (h % shared == 0) {
-        load(head.q, q, b, group), load(head.k, k, b, group);
-        head.dq.clear(), head.dk.clear();
-      }
-      load_decays(head.a, g, n, b, h);
-      load_weighted(head.u, v, w, b, h);
+      head.load(n, q, k, v, g, w, b, h);
       load(head.o, o, b, h);
-      head.da.clear(), head.du.clear();
-      for (int64_t i = 0; i < head.k.width; i += ROWS)
-        for (int64_t j = 0; j < head.u.width; j += W) {
-          Tile s = load(state + first, n, i, j), l = load(end + first, n, i, j);
-          store(dstate + first, head.backward(s, l, i, j), n, i, j);
-        }
-      for (int64_t t = 0; t < n.length; t++) {
-        const float *a = head.a.row(t), *da = head.da.row(t), weight = *w.row(b, h, t);
-        float *du = head.du.row(t), *decay = dg.row(b, h, t), sum = 0;
-        std::fill(decay, decay + n.decays, 0.0f);
-        for (int64_t i = 0; i < n.keys; i++) decay[n.decays == 1 ? 0 : i] += a[i] * da[i];
-        for (int64_t i = 0; i < n.values; i++) sum += du[i] * wide(v.row(b, h, t)[i]);
-        *dw.row(b, h, t) = sum;
-        for (int64_t i = 0; i < head.du.width; i++) du[i] *= weight;
-      }
-      store(head.du, dv, b, h);
-      if ((h + 1) % shared == 0) store(head.dq, dq, b, group), store(head.dk, dk, b, group);
+      const int64_t group = h / n.shared();
+      if (h % n.shared() == 0) d.q.clear(), d.k.clear();
+      d.a.clear(), d.v.clear();
+      head.each_tile([&](int64_t i, int64_t j) {
+        const int64_t first = (b * n.heads + h) * n.keys * n.values;
+        const Tile before = load(state + first, n, i, j), after = load(end + first, n, i, j);
+        store(dstate + first, d.backward(head, before, after, i, j), n, i, j);
+      });
+      d.finish(head);
+      store(d.v, dv, b, h), store(d.w, dw, b, h), store(n.decays == 1 ? d.g : d.a, dg, b, h);
+      if (group < (h + 1) / n.shared()) store(d.q, dq, b, group), store(d.k, dk, b, group);
     }
 }
 
