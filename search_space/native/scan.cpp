@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <new>
-#include <type_traits>
 #include <vector>
 
 #include "lanes.h"
@@ -21,12 +20,6 @@ struct Sizes {
   int64_t shared() const { return heads / groups; }            // heads of a group
 };
 
-template <class E> struct Tensor {
-  E *data;
-  View at;
-  E *row(int64_t b, int64_t h, int64_t t) const { return data + b * at.batch + h * at.head + t * at.time; }
-};
-
 // Rows over time in single precision, of ``used`` numbers, filled up with zeros to whole tiles.
 struct Table {
   int64_t length, used, width;
@@ -39,43 +32,59 @@ struct Table {
   void clear() { std::fill(memory.begin(), memory.end(), Lanes{}); }
 };
 
-// f(n), with n a constant of the compiler where it is a size of the presets: short loops become vectors.
-template <class F> void constant(int64_t n, F f) {
-  switch (n) {
-    case 4: return f(std::integral_constant<int, 4>{});
-    case 8: return f(std::integral_constant<int, 8>{});
-    case 16: return f(std::integral_constant<int, 16>{});
-    case 17: return f(std::integral_constant<int, 17>{});  // of linear attention, with its normaliser
-    case 20: return f(std::integral_constant<int, 20>{});
-    default: return f(n);
-  }
+// Numbers to single precision and back, as many as a vector type holds: compilers leave so short loops scalar.
+typedef uint32_t Long4 __attribute__((vector_size(16)));
+typedef uint32_t Long8 __attribute__((vector_size(32)));
+typedef uint16_t Short4 __attribute__((vector_size(8)));
+typedef uint16_t Short8 __attribute__((vector_size(16)));
+
+template <class Short, class Long> void widen(float *to, const bf16 *from) {
+  Short half;
+  memcpy(&half, from, sizeof half);
+  const Long bits = __builtin_convertvector(half, Long) << 16;
+  memcpy(to, &bits, sizeof bits);
 }
 
-template <class E> void load(Table &table, Tensor<const E> from, int64_t b, int64_t h) {
-  constant(table.used, [&](auto used) {
-    for (int64_t t = 0; t < table.length; t++) {
-      const E *__restrict at = from.row(b, h, t);
-      float *__restrict row = table.row(t);
-      for (int64_t i = 0; i < used; i++) row[i] = wide(at[i]);
-    }
-  });
+template <class Short, class Long> void narrow(bf16 *to, const float *from) {  // as `put` does
+  Long bits;
+  memcpy(&bits, from, sizeof bits);
+  const Long rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16, nan = Long{} + 0x7fc0;
+  const Long kept = (bits & 0x7fffffff) > 0x7f800000 ? nan : rounded;
+  const Short half = __builtin_convertvector(kept, Short);
+  memcpy(to, &half, sizeof half);
+}
+
+template <class, class Long> void widen(float *to, const fp32 *from) { memcpy(to, from, sizeof(Long)); }
+template <class, class Long> void narrow(fp32 *to, const float *from) { memcpy(to, from, sizeof(Long)); }
+
+template <class E> void load(float *to, const E *from, int64_t n) {
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8) widen<Short8, Long8>(to + i, from + i);
+  for (; i + 4 <= n; i += 4) widen<Short4, Long4>(to + i, from + i);
+  for (; i < n; i++) to[i] = wide(from[i]);
+}
+
+template <class E> void store(E *to, const float *from, int64_t n) {
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8) narrow<Short8, Long8>(to + i, from + i);
+  for (; i + 4 <= n; i += 4) narrow<Short4, Long4>(to + i, from + i);
+  for (; i < n; i++) put(to + i, from[i]);
+}
+
+template <class E> void load(Table &table, Tensor<E> from, int64_t b, int64_t h) {
+  for (int64_t t = 0; t < table.length; t++) load(table.row(t), from.row(b, h, t), table.used);
 }
 
 template <class E> void store(Table &table, Tensor<E> to, int64_t b, int64_t h) {
-  constant(table.used, [&](auto used) {
-    for (int64_t t = 0; t < table.length; t++) {
-      E *__restrict at = to.row(b, h, t);
-      const float *__restrict row = table.row(t);
-      for (int64_t i = 0; i < used; i++) put(at + i, row[i]);
-    }
-  });
+  for (int64_t t = 0; t < table.length; t++) store(to.row(b, h, t), table.row(t), table.used);
 }
 
-// exp(g) for every key, the last one repeated up to the table's width; exactly 0 where single precision ends.
-void load_decays(Table &a, Tensor<const float> g, Sizes n, int64_t b, int64_t h) {
+// exp(g) for each key, that of a whole head repeated; exactly 0 where single precision ends.
+void load_decays(Table &a, Tensor<float> g, Sizes n, int64_t b, int64_t h) {
   for (int64_t t = 0; t < n.length; t++) {
     const float *from = g.row(b, h, t);
-    for (int64_t i = 0; i < a.width; i++) a.row(t)[i] = from[std::min(i, n.decays - 1)];
+    for (int64_t i = 0; i < a.width; i += ROWS) a.four(t, i) = Four{} + (n.decays == 1 ? *from : 0.0f);
+    if (n.decays > 1) load(a.row(t), from, n.keys);
   }
   for (Lanes &x : a.memory) x = x < -87.0f ? Lanes{} : x > 88.0f ? Lanes{} + __builtin_inff() : exponential(x);
 }
@@ -132,8 +141,8 @@ struct Head {
       : q(n.length, n.keys, ROWS), k(q), a(q), v(n.length, n.values, W), w(n.length, 1, 1), o(v) {}
 
   template <class E>
-  void load(Sizes n, Tensor<const E> q_, Tensor<const E> k_, Tensor<const E> v_, Tensor<const float> g,
-            Tensor<const float> w_, int64_t b, int64_t h) {
+  void load(Sizes n, Tensor<E> q_, Tensor<E> k_, Tensor<E> v_, Tensor<float> g,
+            Tensor<float> w_, int64_t b, int64_t h) {
     if (h % n.shared() == 0) ::load(q, q_, b, h / n.shared()), ::load(k, k_, b, h / n.shared());
     ::load(v, v_, b, h), ::load(w, w_, b, h), load_decays(a, g, n, b, h);
   }
@@ -208,8 +217,8 @@ struct Gradients {
 };
 
 template <class E>
-void forward(Sizes n, Tensor<const E> q, Tensor<const E> k, Tensor<const E> v, Tensor<const float> g,
-             Tensor<const float> w, const float *state, Tensor<E> o, float *end) {
+void forward(Sizes n, Tensor<E> q, Tensor<E> k, Tensor<E> v, Tensor<float> g,
+             Tensor<float> w, const float *state, Tensor<E> o, float *end) {
   Head head(n);
   for (int64_t b = 0; b < n.batch; b++)
     for (int64_t h = 0; h < n.heads; h++) {
@@ -224,8 +233,8 @@ void forward(Sizes n, Tensor<const E> q, Tensor<const E> k, Tensor<const E> v, T
 }
 
 template <class E>
-void backward(Sizes n, Tensor<const E> q, Tensor<const E> k, Tensor<const E> v, Tensor<const float> g,
-              Tensor<const float> w, const float *state, Tensor<const E> o, const float *end, Tensor<E> dq,
+void backward(Sizes n, Tensor<E> q, Tensor<E> k, Tensor<E> v, Tensor<float> g,
+              Tensor<float> w, const float *state, Tensor<E> o, const float *end, Tensor<E> dq,
               Tensor<E> dk, Tensor<E> dv, Tensor<float> dg, Tensor<float> dw, float *dstate) {
   Head head(n);
   Gradients d(n);
@@ -258,14 +267,14 @@ template <class F> int answered(F f) try {
 }
 
 #define EXPORT(name, E)                                                                                           \
-  extern "C" int scan_forward_##name(int64_t, const Sizes *n, Tensor<const E> q, Tensor<const E> k,                \
-                                     Tensor<const E> v, Tensor<const float> g, Tensor<const float> w,              \
+  extern "C" int scan_forward_##name(const Sizes *n, Tensor<E> q, Tensor<E> k,                \
+                                     Tensor<E> v, Tensor<float> g, Tensor<float> w,              \
                                      const float *state, Tensor<E> o, float *end) {                               \
     return answered([&] { forward(*n, q, k, v, g, w, state, o, end); });                                          \
   }                                                                                                               \
-  extern "C" int scan_backward_##name(int64_t, const Sizes *n, Tensor<const E> q, Tensor<const E> k,               \
-                                      Tensor<const E> v, Tensor<const float> g, Tensor<const float> w,             \
-                                      const float *state, Tensor<const E> o, const float *end, Tensor<E> dq,      \
+  extern "C" int scan_backward_##name(const Sizes *n, Tensor<E> q, Tensor<E> k,               \
+                                      Tensor<E> v, Tensor<float> g, Tensor<float> w,             \
+                                      const float *state, Tensor<E> o, const float *end, Tensor<E> dq,      \
                                       Tensor<E> dk, Tensor<E> dv, Tensor<float> dg, Tensor<float> dw,             \
                                       float *dstate) {                                                            \
     return answered([&] { backward(*n, q, k, v, g, w, state, o, end, dq, dk, dv, dg, dw, dstate); });              \

@@ -47,7 +47,7 @@ class _Scan(torch.autograd.Function):
         batch, heads, length, values = v.shape
         ctx.sizes = (batch, heads, k.shape[1], length, k.shape[3], values, g.shape[3])
         given, o, end = (q, k, v, g, weight, state.flatten()), like(v), torch.empty_like(state, memory_format=torch.contiguous_format)
-        call("scan_forward", values, ctx.sizes, *given, o, end.view(-1))
+        call("scan_forward", ctx.sizes, *given, o, end.view(-1))
         ctx.save_for_backward(*given)
         return o.transpose(1, 2), end
 
@@ -59,5 +59,5 @@ class _Scan(torch.autograd.Function):
         dend, do = dend.contiguous(), rows(do.transpose(1, 2))
         dstate = torch.empty_like(dend)
         made = (dq, dk, dv, dg, dweight, dstate.view(-1))
-        call("scan_backward", v.shape[3], ctx.sizes, *given, do, dend.view(-1), *made)
+        call("scan_backward", ctx.sizes, *given, do, dend.view(-1), *made)
         return *(t.transpose(1, 2) for t in (dq, dk, dv, dg)), dstate, dweight.transpose(1, 2)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from search_space.native.scan import applies, scan
+from search_space.native import scan as native
 from search_space.ops.chunks import (
     Impl,
     carry,
@@ -84,8 +84,8 @@ def decayed_attention(
     q, k, g = q.to(v.dtype), k.to(v.dtype), wide(g)
     state, weight = (None if t is None else wide(t) for t in (state, weight))
     run = _naive if impl == "naive" else _chunk
-    if impl == "chunk" and applies(q, k, v, g, state, weight):
-        run = scan
+    if impl == "chunk" and native.applies(q, k, v, g, state, weight):
+        run = native.scan
     o, state = run(q, k, v, g, state, weight)
     return o.to(v.dtype), state
 
