@@ -46,7 +46,11 @@ class _Scan(torch.autograd.Function):
         q, k, v, g, weight = (rows(t.transpose(1, 2)) for t in (q, k, v, g, weight))
         batch, heads, length, values = v.shape
         ctx.sizes = (batch, heads, k.shape[1], length, k.shape[3], values, g.shape[3])
-        given, o, end = (q, k, v, g, weight, state.flatten()), like(v), torch.empty_like(state, memory_format=torch.contiguous_format)
+        given, o, end = (
+            (q, k, v, g, weight, state.flatten()),
+            like(v),
+            torch.empty_like(state, memory_format=torch.contiguous_format),
+        )
         call("scan_forward", ctx.sizes, *given, o, end.view(-1))
         ctx.save_for_backward(*given)
         return o.transpose(1, 2), end
@@ -54,7 +58,7 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, do: Tensor, dend: Tensor) -> tuple[Tensor, ...]:
-        given = q, k, v, g, weight, state = ctx.saved_tensors
+        given = q, k, v, g, weight, _ = ctx.saved_tensors
         dq, dk, dv, dg, dweight = (like(t) for t in (q, k, v, g, weight))
         dend, do = dend.contiguous(), rows(do.transpose(1, 2))
         dstate = torch.empty_like(dend)
