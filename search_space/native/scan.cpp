@@ -5,7 +5,6 @@
 #include <immintrin.h>
 
 #include <algorithm>
-#include <new>
 #include <vector>
 
 #include "lanes.h"
@@ -258,27 +257,17 @@ void backward(Sizes n, Tensor<E> q, Tensor<E> k, Tensor<E> v, Tensor<float> g,
 
 }  // namespace
 
-// 0; 1 when memory ran out.
-template <class F> int answered(F f) try {
-  f();
-  return 0;
-} catch (const std::bad_alloc &) {
-  return 1;
-}
-
-#define EXPORT(name, E)                                                                                           \
-  extern "C" int scan_forward_##name(const Sizes *n, Tensor<E> q, Tensor<E> k,                \
-                                     Tensor<E> v, Tensor<float> g, Tensor<float> w,              \
-                                     const float *state, Tensor<E> o, float *end) {                               \
-    return answered([&] { forward(*n, q, k, v, g, w, state, o, end); });                                          \
-  }                                                                                                               \
-  extern "C" int scan_backward_##name(const Sizes *n, Tensor<E> q, Tensor<E> k,               \
-                                      Tensor<E> v, Tensor<float> g, Tensor<float> w,             \
-                                      const float *state, Tensor<E> o, const float *end, Tensor<E> dq,      \
-                                      Tensor<E> dk, Tensor<E> dv, Tensor<float> dg, Tensor<float> dw,             \
-                                      float *dstate) {                                                            \
+#define EXPORT(E)                                                                                                  \
+  extern "C" int scan_forward_##E(const Sizes *n, Tensor<E> q, Tensor<E> k, Tensor<E> v, Tensor<float> g,           \
+                                  Tensor<float> w, const float *state, Tensor<E> o, float *end) {                  \
+    return answered([&] { forward(*n, q, k, v, g, w, state, o, end); });                                           \
+  }                                                                                                                \
+  extern "C" int scan_backward_##E(const Sizes *n, Tensor<E> q, Tensor<E> k, Tensor<E> v, Tensor<float> g,          \
+                                   Tensor<float> w, const float *state, Tensor<E> o, const float *end,             \
+                                   Tensor<E> dq, Tensor<E> dk, Tensor<E> dv, Tensor<float> dg, Tensor<float> dw,   \
+                                   float *dstate) {                                                                \
     return answered([&] { backward(*n, q, k, v, g, w, state, o, end, dq, dk, dv, dg, dw, dstate); });              \
   }
 
-EXPORT(fp32, float)
-EXPORT(bf16, bf16)
+EXPORT(fp32)
+EXPORT(bf16)
