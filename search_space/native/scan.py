@@ -14,13 +14,14 @@ from torch.autograd.function import once_differentiable
 
 from search_space.native.library import call, like, rows, takes
 
-LARGEST = 64 * 64  # numbers of a head's state; beyond it the products of chunks win (docs/log.md)
+CHUNKS_WIN = 128 * 64  # numbers of a head's state from which products are faster (docs/log.md)
 
 
-def applies(q: Tensor, k: Tensor, v: Tensor, *others: Tensor | None) -> bool:
-    """Whether the kernel takes these, the ``others`` in single precision."""
-    small = k.shape[3] * v.shape[3] <= LARGEST
-    single = all(t is None or t.dtype is torch.float32 for t in others)
+def applies(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *others: Tensor | None) -> bool:
+    """Whether the kernel takes these, g and the ``others`` in single precision. With a decay for each
+    channel no state is too large: chunks have no short form for it."""
+    small = g.shape[3] > 1 or k.shape[3] * v.shape[3] < CHUNKS_WIN
+    single = all(t is None or t.dtype is torch.float32 for t in (g, *others))
     return small and single and takes(q, k, v)
 
 
@@ -46,11 +47,8 @@ class _Scan(torch.autograd.Function):
         q, k, v, g, weight = (rows(t.transpose(1, 2)) for t in (q, k, v, g, weight))
         batch, heads, length, values = v.shape
         ctx.sizes = (batch, heads, k.shape[1], length, k.shape[3], values, g.shape[3])
-        given, o, end = (
-            (q, k, v, g, weight, state.flatten()),
-            like(v),
-            torch.empty_like(state, memory_format=torch.contiguous_format),
-        )
+        given = (q, k, v, g, weight, state.flatten())
+        o, end = like(v), state.new_empty(state.shape)
         call("scan_forward", ctx.sizes, *given, o, end.view(-1))
         ctx.save_for_backward(*given)
         return o.transpose(1, 2), end

@@ -11,6 +11,7 @@ from tiny import close
 from torch import Tensor
 from torch.nn import functional as F
 
+from search_space.native import library
 from search_space.ops.attention import KV, causal_attention
 from search_space.ops.chunks import chunk_size
 from search_space.ops.convolution import long_convolution
@@ -19,6 +20,13 @@ from search_space.ops.linear import gla, linear_attention, retention
 from search_space.ops.rotary import rotated
 from search_space.ops.scan import selective_scan
 from search_space.ops.ssd import ssd
+
+
+@pytest.fixture(autouse=True)
+def no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tested here is torch's way; `test_scan` and `test_native` test the kernels."""
+    monkeypatch.setattr(library, "kernels", lambda: None)
+
 
 LENGTHS = (1, 32, 63, 100, 257)  # 32 and below are one chunk
 BATCH, HEADS, KEY, VALUE, INNER, STATE = 2, 4, 6, 5, 7, 3
