@@ -38,7 +38,7 @@ def takes(*tensors: Tensor) -> bool:
 
 
 def rows(t: Tensor) -> Tensor:
-    """``t`` (B, H, L, P) with channels side by side, copied only where they are not."""
+    """``t`` with channels, its last dimension, side by side; copied only where they are not."""
     return t if t.stride(-1) == 1 else t.contiguous()
 
 

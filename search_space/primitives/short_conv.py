@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from search_space.native.convolution import convolution
+from search_space.native.library import takes
+
 
 class ShortConv(nn.Module):
     """y_t = sum over i of w_i x_{t-i}, per channel, over ``kernel`` tokens.
@@ -33,11 +36,18 @@ class ShortConv(nn.Module):
     def mix(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """x (B, L, C) and the last kernel - 1 inputs before it to y (B, L, C) and the same after it."""
         seen = x if state is None else torch.cat((state.to(x.dtype), x), 1)
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        y = _Shifts.apply(seen, self.weight.to(x.dtype), bias)[:, -x.shape[1] :]
+        y = self._convolved(seen)[:, -x.shape[1] :]
         missing = max(0, self.past - seen.shape[1])
         last = F.pad(seen[:, seen.shape[1] - self.past + missing :], (0, 0, missing, 0))
         return y, last
+
+    def _convolved(self, x: Tensor) -> Tensor:
+        if takes(x) and takes(self.weight):
+            return convolution(
+                x, self.weight.float(), None if self.bias is None else self.bias.float()
+            )
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return _Shifts.apply(x, self.weight.to(x.dtype), bias)
 
     @property
     def params(self) -> int:

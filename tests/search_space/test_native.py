@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from search_space.native import attention, build, library
 from search_space.ops.attention import KV, causal_attention
 from search_space.ops.rotary import rotated
 from search_space.primitives.norm import EPSILON, Norm
+from search_space.primitives.short_conv import ShortConv
 
 LENGTHS = (1, 2, 15, 16, 17, 63, 64, 65, 130)
 WITHIN = {torch.float32: 2e-6, torch.bfloat16: 8e-3}  # of the whole; bf16 has eight bits
@@ -117,15 +119,10 @@ def test_a_norm_keeps_what_is_not_a_number_in_its_row() -> None:
 def test_norm(width: int, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     x = (torch.randn(3, 5, width) * torch.tensor([1e-3, 1.0, 50.0])[:, None, None]).to(dtype)
-    leaves, norm = [x.requires_grad_(), torch.randn(width, requires_grad=True)], Norm(width)
-
-    def ours(x: Tensor, weight: Tensor) -> Tensor:
-        norm.weight = torch.nn.Parameter(torch.empty(0))
-        del norm.weight
-        norm.weight = weight  # type: ignore[assignment]
-        return norm(x)
-
-    checked(ours, lambda x, w: F.rms_norm(x, (width,), w, EPSILON), leaves)
+    norm = Norm(width)
+    torch.nn.init.normal_(norm.weight)
+    leaves = [x.requires_grad_(), norm.weight]
+    checked(lambda x, _: norm(x), lambda x, w: F.rms_norm(x, (width,), w, EPSILON), leaves)
 
 
 @pytest.mark.usefixtures("instructions")
@@ -135,6 +132,24 @@ def test_rotated(head: int, start: int, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     projection = torch.randn(2, 19, 5 * head).to(dtype)[..., head : 4 * head].requires_grad_()
     checked(*2 * [lambda x: rotated(x, head, 100.0, start)], [projection])
+
+
+@pytest.mark.usefixtures("instructions")
+@pytest.mark.parametrize("dtype", WITHIN)
+@pytest.mark.parametrize("length", [1, 3, 4, 33])
+@pytest.mark.parametrize(("kernel", "bias"), [(1, True), (4, True), (4, False), (7, True)])
+def test_the_short_convolution(kernel: int, bias: bool, length: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    conv = ShortConv(21, kernel, bias=bias)
+    x = torch.randn(3, length, 60).to(dtype)[..., 20:41].requires_grad_()
+    exact = copy.deepcopy(conv).double()
+    double = x.detach().double().requires_grad_()
+    ours = results(lambda x, *_: conv.mix(x, None)[0], [x, *conv.parameters()])
+    same(
+        ours,
+        results(lambda x, *_: exact.mix(x, None)[0], [double, *exact.parameters()]),
+        WITHIN[dtype],
+    )
 
 
 @pytest.mark.usefixtures("instructions")
