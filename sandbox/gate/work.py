@@ -1,7 +1,7 @@
 """Counts what a forward pass costs: operations of every kind, and memory that training would keep.
 
 Sees torch's operators below Python, so a loop or an element-wise square counts as a matrix product does.
-What is computed outside torch it does not see.
+What is computed outside torch it does not see; so our kernels, which a mixer may reach, are off meanwhile.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
+
+from search_space.native import library
 
 FFT = ("_fft_r2c", "_fft_c2r", "_fft_c2c")
 FREE = ("view", "_unsafe_view", "expand", "transpose", "permute", "slice", "select", "unsqueeze",
@@ -44,6 +47,7 @@ def counted(mixer: nn.Module, x: Tensor) -> Work:
         return tensor
 
     with (
+        patch.object(library, "kernels", lambda: None),
         torch.enable_grad(),
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
         Counter() as counter,
