@@ -30,7 +30,7 @@ from evaluator.stages import watched
 from evaluator.tasks.base import IGNORE, Split
 from evaluator.train import Training, adamw, autocast, batches, train
 from search_space.model import Block, Model, layer_cost, make_primitive, pattern_cost
-from search_space.native import library as kernels
+from search_space.native.library import torch_only
 from search_space.ops import linear
 from search_space.ops.attention import KV
 from search_space.ops.chunks import Impl, decays, grouped
@@ -254,7 +254,7 @@ def plain_loss(model: Model, inputs: Tensor, labels: Tensor) -> Tensor:
 def library() -> Iterator[None]:
     """torch's own modules, and autograd, in place of ours that compute the same."""
     with ExitStack() as undo:
-        undo.enter_context(patch.object(kernels, "kernels", lambda: None))
+        undo.enter_context(torch_only())
         undo.enter_context(patch.object(attention, "rotated", library_rotation))
         undo.enter_context(patch.object(linear._Inside, "apply", library_scores))
         undo.enter_context(patch.object(mamba2, "ssd", library_ssd))

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from search_space.native import library
+from search_space.native.library import torch_only
 
 FFT = ("_fft_r2c", "_fft_c2r", "_fft_c2c")
 FREE = ("view", "_unsafe_view", "expand", "transpose", "permute", "slice", "select", "unsqueeze",
@@ -47,7 +46,7 @@ def counted(mixer: nn.Module, x: Tensor) -> Work:
         return tensor
 
     with (
-        patch.object(library, "kernels", lambda: None),
+        torch_only(),
         torch.enable_grad(),
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
         Counter() as counter,

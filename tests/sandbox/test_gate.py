@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 
 import pytest
+import torch
 from cheats import BASE, CHEATS, HEAD
 from honest import honest
 from wrapped import wrapped
@@ -18,6 +19,7 @@ from sandbox.gate import CHECKS, Budget, Certificate, Known, Terms, certify
 from sandbox.gate.copies import angle, catalogue, structure
 from sandbox.gate.cost import growth
 from sandbox.gate.source import complaints
+from sandbox.gate.work import counted
 from sandbox.run import Sandbox
 from search_space.primitives import CATALOGUE
 
@@ -209,6 +211,14 @@ def test_cost_is_held_against_what_is_allowed(sandbox: Sandbox) -> None:
 def test_growth_is_told_from_three_points(cost: object, kind: str) -> None:
     assert callable(cost)
     assert growth([int(cost(n)) for n in (128, 256, 512)]) == kind
+
+
+@pytest.mark.parametrize("code", ["A", "L", "R"])
+def test_our_kernels_hide_no_work(code: str) -> None:
+    """A mixer may use the catalogue, whose kernels are not torch's operators."""
+    primitive = CATALOGUE[code](32, head=8)  # type: ignore[call-arg]
+    work = counted(primitive, torch.randn(2, 48, 32))
+    assert work.flops == pytest.approx(2 * 48 * primitive.cost(48).flops_per_token)
 
 
 def test_the_budget_counts_what_a_checkpoint_can_carry(sandbox: Sandbox) -> None:

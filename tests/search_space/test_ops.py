@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -23,9 +23,10 @@ from search_space.ops.ssd import ssd
 
 
 @pytest.fixture(autouse=True)
-def no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_kernels() -> Iterator[None]:
     """What is tested here is torch's way; `test_scan` and `test_native` test the kernels."""
-    monkeypatch.setattr(library, "kernels", lambda: None)
+    with library.torch_only():
+        yield
 
 
 LENGTHS = (1, 32, 63, 100, 257)  # 32 and below are one chunk
