@@ -215,7 +215,7 @@ def wait_for(desk: Desk, process: Process, run: str, done: int) -> None:
                 return
         except sqlite3.OperationalError:
             pass  # there is no ledger yet, or no table in it
-        time.sleep(0.005)
+        time.sleep(0.03)
     pytest.fail("the run does not get on")
 
 
@@ -441,7 +441,7 @@ def test_eval_says_which_data_and_which_shortcuts_stand_beside_a_score(
     row = last_line(desk(*standin, "--json"))
     assert row["facts"].keys() == {"lra-text/standin"}
     assert row["figures"]["lra-text/standin"] == 1.0
-    listops = ["eval", "M", "--profile", "lra-listops-mini"]
+    listops = ["eval", "M", "--profile", "lra-listops-smoke"]
     row = last_line(desk(*listops, "--json"))
     ladder = [
         row["figures"][f"lra-listops/shortcut_{x}"] for x in ("majority", "root", "root_digits")
@@ -478,13 +478,13 @@ def test_a_dry_run_says_what_would_run_and_writes_nothing(desk: Desk) -> None:
     ("recipe", "settings", "trainings"),
     [
         ("quickstart", [], []),  # a training with a warm-up
-        ("mine.yaml", ["evaluation.profile=mqar", "evaluation.tasks=[mqar:baseline]"], [4, 100_000, 64, 64]),
+        ("mine.yaml", ["evaluation.profile=mad-grid", "evaluation.tasks=[compression:baseline]"], [6, 12_800, 32, 200]),
     ],
 )  # fmt: skip
 def test_a_dry_run_counts_epochs_and_sweeps_and_knows_warm_ups(
     desk: Desk, recipe: str, settings: list[str], trainings: list[int]
 ) -> None:
-    """4 trainings on 100,000 rows of 64 tokens, 64 times over."""
+    """6 trainings on 12,800 rows of 32 tokens, 200 times over."""
     overrides = [word for setting in settings for word in ("--set", setting)]
     found = last_line(desk("run", recipe, "--dry-run", *overrides, "--json"))["estimate"]
     assert found["seconds_per_evaluation"] > 0
