@@ -186,7 +186,7 @@ def campaigns(desk: Desk) -> Campaigns:
     nobody_asked["PATH"] = without("bible")
     doctor = desk.start("doctor", "--json", **nobody_asked)
     resumed = last_line(desk.alone("resume", "first", "--json"))
-    settings = ["--set", "budget.seconds=0.000001", "--set", "controls=[]"]
+    settings = ["--set", "budget.seconds=0.000001", "--set", "controls=[]", "--set", "workers=1"]
     exhausted = desk.start("run", "mine.yaml", *settings, "--out", "exhausted", "--json")
     return Campaigns(between, resumed, doctor, exhausted)
 
@@ -474,11 +474,14 @@ def test_a_dry_run_says_what_would_run_and_writes_nothing(desk: Desk) -> None:
     assert sorted(desk.folder.iterdir()) == before
 
 
+GRID = ["evaluation.profile=mad-grid", "evaluation.tasks=[compression:baseline]"]
+
+
 @pytest.mark.parametrize(
     ("recipe", "settings", "trainings"),
     [
         ("quickstart", [], []),  # a training with a warm-up
-        ("mine.yaml", ["evaluation.profile=mad-grid", "evaluation.tasks=[compression:baseline]"], [6, 12_800, 32, 200]),
+        ("mine.yaml", GRID, [6, 12_800, 32, 200]),  # a sweep, in epochs
     ],
 )  # fmt: skip
 def test_a_dry_run_counts_epochs_and_sweeps_and_knows_warm_ups(

@@ -231,7 +231,12 @@ def test_a_finished_run_that_is_resumed_does_nothing_more(ended: Campaign) -> No
 def test_rungs_promote_without_a_second_gate_and_no_order_of_completion_matters(
     tmp_path: Path,
 ) -> None:
-    chosen = recipe(rungs={"count": 2, "eta": 2}, lag=2, references={"patterns": {}})
+    chosen = recipe(
+        rungs={"count": 2, "eta": 2},
+        lag=2,
+        references={"patterns": {}},
+        confirm={"finalists": 0},
+    )
     tables = []
     for name, pick in (("first", min), ("last", max)):
         folder = tmp_path / name
