@@ -215,7 +215,7 @@ def wait_for(desk: Desk, process: Process, run: str, done: int) -> None:
                 return
         except sqlite3.OperationalError:
             pass  # there is no ledger yet, or no table in it
-        time.sleep(0.03)
+        time.sleep(0.01)
     pytest.fail("the run does not get on")
 
 

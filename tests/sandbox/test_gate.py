@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -24,12 +23,6 @@ from sandbox.run import Sandbox
 from search_space.primitives import CATALOGUE
 
 HONEST = (23, 7, 8)  # a long convolution, another after a short one, attention that starts at zero
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with Sandbox() as made:
-        yield made
 
 
 def others(code: str) -> tuple[Known, ...]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-
-import pytest
 
 from sandbox.run import File, Limits, Outcome, Sandbox
 
@@ -18,12 +15,6 @@ save_file({"w": torch.arange(4)}, "out/w.safetensors")
 pathlib.Path("out/t.txt").write_text(pathlib.Path("in/data/seen.txt").read_text())
 print("done")
 """
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with Sandbox() as made:
-        yield made
 
 
 def test_a_script_leaves_its_declared_results(sandbox: Sandbox) -> None:

@@ -49,12 +49,6 @@ HONEST = (
 )
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with Sandbox() as made:
-        yield made
-
-
 def candidate(source: str, sandbox: Sandbox, task: Task | None = None) -> Candidate:
     proxy = Proxy("X+M", TOY, task or OneSeen())
     return Candidate({"X": source}, proxy, sandbox, seconds=60.0)

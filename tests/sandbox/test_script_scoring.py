@@ -70,12 +70,6 @@ def own(logits, labels):
 JOB = ScriptJob(HONEST, "text-mini", seconds=2.0, max_params=100_000, seed=0, salt=7)
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with Sandbox() as made:
-        yield made
-
-
 def measured(source: str, sandbox: Sandbox, **changes: object) -> Result:
     return evaluate(replace(JOB, source=source, **changes), sandbox)  # type: ignore[arg-type]
 
