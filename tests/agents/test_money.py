@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import itertools
 import json
-import sqlite3
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from driving import Threads, keys_for, reply
+from ledgers import rows
 from typer.testing import CliRunner
 
 from agents.llm.loopback import Behaviour, Loopback, Received, Tokens, refusal, text
 from archwright.campaign import Campaign
 from archwright.cli import app
 from archwright.recipe import parse
-from storage import database
 
 CAP, AGENTS, MOST_OUTPUT = 0.05, 8, 600
 PATIENCE = 60.0  # seconds for which the first call waits for the others
@@ -107,12 +105,6 @@ def drive(folder: Path, made: Row) -> None:
     campaign.run(executor)
     executor.close()
     campaign.ledger.engine.dispose()
-
-
-def rows(folder: Path, query: str) -> list[Row]:
-    with closing(sqlite3.connect(folder / database.FILE)) as db:
-        db.row_factory = sqlite3.Row
-        return [dict(row) for row in db.execute(query)]
 
 
 @pytest.mark.parametrize("repairs", [0, 1])

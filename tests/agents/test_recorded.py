@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from driving import KEY, Scoring, keys_for, offline, reply
+from ledgers import rows
 from typer.testing import CliRunner
 
 from agents.llm import Message, Outcome, Prompt, RecordedClient, ScriptedClient
@@ -130,12 +131,6 @@ def drive(folder: Path, made: Row) -> None:
     campaign = Campaign.create(parse(made), folder, workers=2)
     campaign.run(Scoring(2))
     campaign.ledger.engine.dispose()
-
-
-def rows(folder: Path, query: str) -> list[Row]:
-    with closing(sqlite3.connect(folder / database.FILE)) as db:
-        db.row_factory = sqlite3.Row
-        return [dict(row) for row in db.execute(query)]
 
 
 PROPOSALS = """

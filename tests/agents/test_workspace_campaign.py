@@ -11,15 +11,14 @@ import multiprocessing
 import os
 import random
 import signal
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 from driving import KEY, keys_for
+from ledgers import rows
 from typer.testing import CliRunner
 
 from agents.grammar import draw, source
@@ -31,7 +30,6 @@ from archwright.executor import LocalExecutor
 from archwright.recipe import RecipeError, parse
 from archwright.replay_calls import replay_calls
 from archwright.setup import check
-from storage import database
 
 Row = dict[str, Any]
 HONEST = source(draw(random.Random(6)))
@@ -85,12 +83,6 @@ def recipe(**changes: Any) -> Row:
         "lag": 1,
     }
     return base | changes
-
-
-def rows(folder: Path, query: str) -> list[Row]:
-    with closing(sqlite3.connect(folder / database.FILE)) as db:
-        db.row_factory = sqlite3.Row
-        return [dict(row) for row in db.execute(query)]
 
 
 def drive(folder: Path, pick: Callable[[Sequence[int]], int] = lambda handles: handles[0]) -> None:

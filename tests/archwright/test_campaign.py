@@ -16,7 +16,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ import priced_double
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ledgers import merged, rows
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
@@ -66,10 +66,7 @@ BASE: Row = {
 
 def recipe(**changes: Any) -> Recipe:
     """BASE with some fields changed; sections are merged."""
-    data = deepcopy(BASE)
-    for key, value in changes.items():
-        data[key] = data[key] | value if isinstance(data.get(key), dict) else value
-    return parse(data)
+    return parse(merged(BASE, changes))
 
 
 def scripted(replies: list[Any], proposer: str = "scripted", **options: Any) -> Row:
@@ -157,13 +154,6 @@ def drive(campaign: Campaign, executor: LocalExecutor | None = None) -> Campaign
     finally:
         campaign.ledger.engine.dispose()
     return campaign
-
-
-def rows(folder: Path, query: str) -> list[Row]:
-    """What the ledger's file holds, asked beside the code under test."""
-    with closing(sqlite3.connect(folder / database.FILE)) as db:
-        db.row_factory = sqlite3.Row
-        return [dict(row) for row in db.execute(query)]
 
 
 def column(folder: Path, query: str) -> list[Any]:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ledgers
 import pytest
 import yaml
 
@@ -103,9 +104,7 @@ class Desk:
         )
 
     def rows(self, run: str, query: str) -> list[Row]:
-        with closing(sqlite3.connect(self.folder / run / database.FILE, timeout=10)) as db:
-            db.row_factory = sqlite3.Row
-            return [dict(row) for row in db.execute(query)]
+        return ledgers.rows(self.folder / run, query)
 
 
 def ended(process: Process) -> subprocess.CompletedProcess[str]:

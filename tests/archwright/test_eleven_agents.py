@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shutil
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -19,11 +18,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import ledgers
 import pytest
 from typer.testing import CliRunner
 
@@ -31,7 +30,7 @@ from agents.llm.loopback import Behaviour, Loopback, Received, ok, status
 from archwright.cli import app
 from archwright.recipe import RecipeError, load
 from archwright.setup import check
-from storage import blobs, database
+from storage import blobs
 from storage.ledger import BLOBS
 
 ARCHWRIGHT = Path(sys.executable).with_name("archwright")
@@ -133,9 +132,7 @@ class Ended:
     ray: Path  # its session, logs and all
 
     def rows(self, query: str) -> list[Row]:
-        with closing(sqlite3.connect(self.folder / database.FILE)) as db:
-            db.row_factory = sqlite3.Row
-            return [dict(row) for row in db.execute(query)]
+        return ledgers.rows(self.folder, query)
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +157,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
             seen = Seen()
             while process.poll() is None:
                 seen.look(process.pid)
-                time.sleep(0.3)
+                time.sleep(1)
             out, err = ((folder / name).read_text() for name in ("out", "err"))
             assert process.returncode == 0, err[-2000:]
         yield Ended(folder / "run", server, seen, json.loads(out.splitlines()[-1]), out, err, ray)

@@ -17,6 +17,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import ledgers
 import pytest
 import torch
 import yaml
@@ -149,9 +150,7 @@ def mixed(desk: Path, found: Path) -> Row:
 
 
 def rows(query: str) -> list[Row]:
-    with closing(sqlite3.connect(f"mixed/{database.FILE}")) as db:
-        db.row_factory = sqlite3.Row
-        return [dict(row) for row in db.execute(query)]
+    return ledgers.rows(Path("mixed"), query)
 
 
 # --------------------------------------------------------------------------------- the campaign

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy.orm import Session
+from ledgers import reading, rows
 
 from archwright import console, report
 from archwright.campaign import Campaign
@@ -24,7 +22,6 @@ from archwright.replay import replay
 from evaluator import profiles
 from evaluator.evaluate import drawn
 from evaluator.tasks.text import read_corpus
-from storage import database
 
 Row = dict[str, Any]
 
@@ -74,16 +71,6 @@ def drive(campaign: Campaign) -> None:
         campaign.run(LocalExecutor())
     finally:
         campaign.ledger.engine.dispose()
-
-
-def rows(folder: Path, query: str) -> list[Row]:
-    with closing(sqlite3.connect(folder / database.FILE)) as db:
-        db.row_factory = sqlite3.Row
-        return [dict(row) for row in db.execute(query)]
-
-
-def reading(folder: Path) -> Session:
-    return Session(database.open_(folder, readonly=True))
 
 
 def test_the_digest_of_the_corpus_is_in_every_evaluation(tmp_path: Path, corpus: Path) -> None:

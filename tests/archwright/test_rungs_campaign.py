@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ledgers import reading
 from scipy import stats
-from sqlalchemy.orm import Session
 
 import archwright.campaign
 from agents.agent import Agent
@@ -36,7 +36,7 @@ from archwright.setup import REFERENCES, agent_specs, check
 from archwright.standings import ladder, margin, rank_correlation
 from evaluator.evaluate import Job, evaluate
 from evaluator.outcome import FailureKind, Result, Spent
-from storage import blobs, database, queries
+from storage import blobs, queries
 from storage.ledger import BLOBS
 from storage.models import Artifact, Decision, Evaluation
 from storage.records import Node, View
@@ -115,10 +115,6 @@ def drive(campaign: Campaign, executor: LocalExecutor) -> Campaign:
 
 def start(folder: Path, executor: LocalExecutor, chosen: Recipe | None = None) -> Campaign:
     return drive(Campaign.create(chosen or recipe(), folder, 2), executor)
-
-
-def reading(folder: Path) -> Session:
-    return Session(database.open_(folder, readonly=True))
 
 
 def outcome(folder: Path) -> dict[str, Any]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_written import reading, rows, run
+from ledgers import merged, reading
+from test_written import rows, run
 from typed import command
 
 from archwright import inspection, report, scripts
@@ -78,12 +78,11 @@ BASE: Row = {
 def recipe(folder: Path, **changes: Any) -> Recipe:
     """BASE with some fields changed; sections are merged."""
     (folder / "mine.py").write_text(BASELINE)
-    data = deepcopy(BASE)
-    data["script"]["baseline"] = str(folder / "mine.py")
-    data["evaluation"]["profile"] = f"text-mini:{corpus(folder)}"
-    for key, value in changes.items():
-        data[key] = data[key] | value if isinstance(data.get(key), dict) else value
-    return parse(data)
+    here = {
+        "script": {"baseline": str(folder / "mine.py")},
+        "evaluation": {"profile": f"text-mini:{corpus(folder)}"},
+    }
+    return parse(merged(merged(BASE, here), changes))
 
 
 def corpus(folder: Path) -> Path:

@@ -12,12 +12,11 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy.orm import Session
+from ledgers import merged, reading
 
 from agents.grammar import draw, source
 from agents.scaffolds.greedy import Greedy
@@ -73,10 +72,7 @@ BASE: Row = {
 
 def recipe(**changes: Any) -> Recipe:
     """BASE with some fields changed; sections are merged."""
-    data = deepcopy(BASE)
-    for key, value in changes.items():
-        data[key] = data[key] | value if isinstance(data.get(key), dict) else value
-    return parse(data)
+    return parse(merged(BASE, changes))
 
 
 def run(
@@ -85,10 +81,6 @@ def run(
     campaign = Campaign.create(chosen, folder, workers=2)
     campaign.run(LocalExecutor(2, pick))
     return campaign
-
-
-def reading(folder: Path) -> Session:
-    return Session(database.open_(folder, readonly=True))
 
 
 def rows(folder: Path, query: str) -> list[tuple[Any, ...]]:
