@@ -54,10 +54,12 @@ def test_wall_clock_takes_the_whole_tree(sandbox: Sandbox) -> None:
     before = set(sandbox._broker.processes())
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(
-            sandbox.run, "f.py", {"f.py": FAMILY.encode()}, limits=Limits(wall_seconds=1.5)
+            sandbox.run, "f.py", {"f.py": FAMILY.encode()}, limits=Limits(wall_seconds=3.0)
         )
-        time.sleep(0.7)
-        started = [pid for pid in sandbox._broker.processes() if pid not in before]
+        started: list[int] = []
+        while len(started) < 5 and not waiting.done():
+            time.sleep(0.05)
+            started = [pid for pid in sandbox._broker.processes() if pid not in before]
         assert len(started) == 5  # the keeper, the script and its three daemons
         ended = waiting.result()
     assert ended.outcome is Outcome.TIMEOUT
