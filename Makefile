@@ -20,7 +20,7 @@ lint: $(STAMP)
 setup: $(STAMP) bubblewrap
 
 # torch first and pinned: an unpinned torch pulls gigabytes of CUDA packages.
-$(STAMP): pyproject.toml constraints.txt hatch_build.py $(wildcard search_space/native/*.cpp search_space/native/*.h)
+$(STAMP): pyproject.toml constraints.txt hatch_build.py $(wildcard search_space/native/*.cpp search_space/native/*.h) search_space/native/build.py
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'

@@ -65,8 +65,8 @@ def _machine() -> Iterator[tuple[str, bool | None, str]]:
     cores = len(os.sched_getaffinity(0))
     yield "torch", True, torch.__version__
     yield "device", True, device_name()
-    if kernels() is None:
-        yield "kernels", None, "not compiled, so small models train at half the speed: see README"
+    if kernels() is None and not torch.cuda.is_available():
+        yield "kernels", None, "none of ours, small models train at half the speed: see README"
     yield "cores", True, f"{cores}; {default_workers()} workers by default"
 
 

@@ -28,7 +28,7 @@ CALLS = {
 NAMES = {
     "_C", "_dynamo", "_inductor", "classes", "ctypes", "cuda", "data_ptr", "distributed", "f_back",
     "f_globals", "f_locals", "from_file", "gi_frame", "hub", "jit", "library", "load", "load_library",
-    "load_state_dict", "multiprocessing", "numpy", "ops", "os", "overrides", "package",
+    "load_state_dict", "multiprocessing", "native", "numpy", "ops", "os", "overrides", "package",
     "profiler", "save", "share_memory_", "sys", "tb_frame", "tofile", "untyped_storage", "utils",
 }  # fmt: skip
 DUNDERS = {"__call__", "__class__", "__doc__", "__init__", "__len__", "__name__", "__post_init__"}
@@ -98,7 +98,7 @@ def _module(name: str) -> Iterator[str]:
         part = rest.partition(".")[0]
         if part in NAMES or (part.startswith("_") and part != "_"):
             yield f"imports {name}: of torch, only what computes ({', '.join(sorted(PARTS))})"
-    elif rest in NAMES:
+    elif rest in NAMES or "native" in rest.split("."):
         yield f"imports {name}: a mixer computes with tensors only"
 
 

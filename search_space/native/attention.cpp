@@ -131,18 +131,18 @@ template <int P> void tile(Head<P> &head, int64_t i, int64_t end, int64_t j, con
   Lanes x[P], y[P], weights[BLOCK];
   const Ints key = counted(j);
   const int64_t first = std::max(i, j), width = s.length + W;
-  float *dscores = &head.dscores[j - i * width];
+  float *dscores = head.dscores.data() + j;  // that of query t is (t - i) rows further on
   across<P>(x, head.k, j), across<P>(y, head.v, j);
   for (int64_t t = first; t < end; t++) {
     Lanes weight = exponential(dot<P>(x, &head.q[t * P], Lanes{} - head.sums[t]));
     if (j + W - 1 > t || t - j >= s.window) weight = seen(int32_t(t), key, s) ? weight : Lanes{};
     const Lanes dscore = weight * dot<P>(y, &head.dy[t * P], Lanes{} - head.delta[t]);
     weights[t - first] = weight;
-    memcpy(dscores + t * width, &dscore, sizeof dscore);
+    memcpy(dscores + (t - i) * width, &dscore, sizeof dscore);
   }
   Lanes dx[P] = {}, dv[P] = {};
   for (int64_t t = first; t < end; t++) {
-    add<P>(dx, from(dscores + t * width), &head.q[t * P]);
+    add<P>(dx, from(dscores + (t - i) * width), &head.q[t * P]);
     add<P>(dv, weights[t - first], &head.dy[t * P]);
   }
   back<P>(head.dk, dx, j), back<P>(head.dv, dv, j);

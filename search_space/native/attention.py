@@ -14,16 +14,16 @@ from torch.autograd.function import once_differentiable
 
 from search_space.native.library import call, like, rows, takes
 
-HEADS = (
-    4,
-    8,
-    16,
-)  # sizes that are compiled: of larger heads torch's products are faster (docs/log.md)
+# Sizes that are compiled: of larger heads torch's products are faster (docs/log.md).
+HEADS = (4, 8, 16)
 
 
 def applies(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Whether the kernel takes these queries, keys and values."""
-    return q.shape[-1] in HEADS and v.shape[-1] == q.shape[-1] and takes(q, k, v)
+    if k.shape != v.shape or k.dim() != 4 or q.shape != (k.shape[0], q.shape[1], *k.shape[2:]):
+        return False
+    shared = k.shape[1] > 0 and q.shape[1] % k.shape[1] == 0
+    return shared and q.shape[3] in HEADS and takes(q, k, v)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, window: int, sink: int) -> Tensor:
@@ -38,7 +38,8 @@ class _Attention(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, window: int, sink: int) -> Tensor:
         q, k, v = rows(q), rows(k), rows(v)
         batch, heads, length, head = q.shape
-        ctx.sizes = (batch, heads, k.shape[1], length, head, window or length, sink)
+        window, sink = min(window or length, length), min(sink, length)
+        ctx.sizes = (batch, heads, k.shape[1], length, head, window, sink)
         o, sums = like(q), q.new_empty(batch, heads * length, dtype=torch.float32)
         call("attention_forward", ctx.sizes, q, k, v, o, sums)
         ctx.save_for_backward(q, k, v, o, sums)

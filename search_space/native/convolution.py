@@ -8,14 +8,19 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from search_space.native.library import call, rows
+from search_space.native.library import call, rows, takes
+
+
+def applies(x: Tensor, weights: Tensor) -> bool:
+    """Whether the kernel takes x (B, L, C) and weights (kernel, C)."""
+    return x.dim() == 3 and x.shape[2] == weights.shape[1] and takes(x) and takes(weights)
 
 
 def convolution(x: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
-    """y_t = bias + sum over i of w_i x_{t-i}: x (B, L, C); weights (kernel, C), w_0 the last row, and bias
-    (C) in fp32."""
-    zero = weights.new_zeros(weights.shape[1]) if bias is None else bias
-    return _Convolution.apply(x, weights, zero)
+    """y_t = bias + sum over i of w_i x_{t-i}: x (B, L, C), weights (kernel, C), of which w_0 is the last
+    row, bias (C)."""
+    bias = weights.new_zeros(weights.shape[1]) if bias is None else bias
+    return _Convolution.apply(x, weights.float(), bias.float())
 
 
 class _Convolution(torch.autograd.Function):
@@ -23,7 +28,7 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
-        x, weights = rows(x), weights.contiguous()
+        x, weights, bias = rows(x), weights.contiguous(), bias.contiguous()
         ctx.sizes = (*x.shape, weights.shape[0])
         y = torch.empty_like(x, memory_format=torch.contiguous_format)
         call("convolution_forward", ctx.sizes, x[:, None], weights, bias, y[:, None])

@@ -29,8 +29,12 @@ class _Rows(ctypes.Structure):
 def kernels() -> ctypes.CDLL | None:
     """The kernels for the instruction set that torch uses here; None where they were not compiled."""
     instructions = torch.backends.cpu.get_cpu_capability()
-    there = instructions in SETS and library(instructions).exists()
-    return ctypes.CDLL(str(library(instructions))) if there else None
+    if instructions not in SETS:
+        return None
+    try:
+        return ctypes.CDLL(str(library(instructions)))
+    except OSError:
+        return None
 
 
 @contextmanager
@@ -55,21 +59,33 @@ def rows(t: Tensor) -> Tensor:
     return t if t.stride(-1) == 1 else t.contiguous()
 
 
+def heads_of(t: Tensor, shape: Sequence[int]) -> Tensor:
+    """Memory for heads (B, H, L, P), those of a token side by side as in a projection, in the type of t."""
+    _, heads, length, size = shape
+    return t.new_empty_strided(tuple(shape), (length * heads * size, size, heads * size, 1))
+
+
 def like(t: Tensor) -> Tensor:
-    """Memory for as many heads (B, H, L, P), those of a token side by side: no copy for a projection."""
-    return t.new_empty(t.shape[0], t.shape[2], t.shape[1], t.shape[3]).transpose(1, 2)
+    """Memory for as many heads (B, H, L, P), in that order."""
+    return heads_of(t, t.shape)
 
 
 def call(name: str, sizes: Sequence[int], *tensors: Tensor) -> None:
     """Run a kernel. Tensors of four dimensions are passed with their strides, others must be contiguous.
 
-    Raises MemoryError as torch's allocator would.
+    Who calls knows that the shapes fit. Raises MemoryError as torch's allocator would, and RuntimeError
+    within `torch_only`, where nobody should come here.
     """
+    if not _ours.get():
+        raise RuntimeError(
+            f"{name}: our kernels are left out here; call the operator of search_space.ops"
+        )
     function = getattr(kernels(), f"{name}_{NAMES[tensors[0].dtype]}")
     status = function((ctypes.c_int64 * len(sizes))(*sizes), *map(_argument, tensors))
     if status == NO_MEMORY:
         raise MemoryError(f"{name}: cannot allocate memory")
-    assert status == 0, f"{name}: no kernel for {sizes}"
+    if status:
+        raise RuntimeError(f"{name}: no kernel for sizes {tuple(sizes)}")
 
 
 def _argument(t: Tensor) -> Any:

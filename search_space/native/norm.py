@@ -8,12 +8,17 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from search_space.native.library import call
+from search_space.native.library import call, takes
+
+
+def applies(x: Tensor, weight: Tensor) -> bool:
+    """Whether the kernel takes these."""
+    return x.shape[-1:] == weight.shape and takes(x) and takes(weight)
 
 
 def norm(x: Tensor, weight: Tensor) -> Tensor:
-    """x / rms(x) * weight over the last dimension, in the type of x; ``weight`` in fp32."""
-    return _Norm.apply(x, weight)
+    """x / rms(x) * weight over the last dimension, in the type of x."""
+    return _Norm.apply(x, weight.float())
 
 
 class _Norm(torch.autograd.Function):
@@ -21,7 +26,7 @@ class _Norm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        x, width = x.contiguous(), x.shape[-1]
+        x, weight, width = x.contiguous(), weight.contiguous(), x.shape[-1]
         ctx.sizes = (x.numel() // width, width)
         y, scales = torch.empty_like(x), x.new_empty(ctx.sizes[0], dtype=torch.float32)
         call("norm_forward", ctx.sizes, _flat(x), weight, _flat(y), scales)

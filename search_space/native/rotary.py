@@ -8,7 +8,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from search_space.native.library import call, rows
+from search_space.native.library import call, heads_of, rows, takes
+
+
+def applies(x: Tensor, head: int) -> bool:
+    """Whether the kernel takes a projection to heads of that size."""
+    return x.dim() == 3 and head % 2 == 0 and x.shape[2] % head == 0 and takes(x)
 
 
 def rotary(x: Tensor, cos: Tensor, sin: Tensor, half: int) -> Tensor:
@@ -24,9 +29,11 @@ class _Rotary(torch.autograd.Function):
         batch, length, width = x.shape
         ctx.sizes = (batch, length, width // (2 * half), half)
         ctx.save_for_backward(cos, sin)
-        y = x.new_empty(batch, length, width // (2 * half), 2 * half)
-        call("rotary_forward", ctx.sizes, rows(x.unflatten(-1, (2, -1))), y, cos, sin)
-        return y.transpose(1, 2)
+        y = heads_of(x, (batch, width // (2 * half), length, 2 * half))
+        call(
+            "rotary_forward", ctx.sizes, rows(x.unflatten(-1, (2, -1))), y.transpose(1, 2), cos, sin
+        )
+        return y
 
     @staticmethod
     @once_differentiable

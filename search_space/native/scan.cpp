@@ -251,7 +251,7 @@ void backward(Sizes n, Tensor<E> q, Tensor<E> k, Tensor<E> v, Tensor<float> g,
       });
       d.finish(head);
       store(d.v, dv, b, h), store(d.w, dw, b, h), store(n.decays == 1 ? d.g : d.a, dg, b, h);
-      if (group < (h + 1) / n.shared()) store(d.q, dq, b, group), store(d.k, dk, b, group);
+      if (h % n.shared() == n.shared() - 1) store(d.q, dq, b, group), store(d.k, dk, b, group);
     }
 }
 

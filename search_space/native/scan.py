@@ -17,12 +17,33 @@ from search_space.native.library import call, like, rows, takes
 CHUNKS_WIN = 128 * 64  # numbers of a head's state from which products are faster (docs/log.md)
 
 
-def applies(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *others: Tensor | None) -> bool:
-    """Whether the kernel takes these, g and the ``others`` in single precision. With a decay for each
-    channel no state is too large: chunks have no short form for it."""
+def applies(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor | None, weight: Tensor | None
+) -> bool:
+    """Whether the kernel takes these, the last three in single precision. With a decay for each channel no
+    state is too large: chunks have no short form for it."""
     small = g.shape[3] > 1 or k.shape[3] * v.shape[3] < CHUNKS_WIN
-    single = all(t is None or t.dtype is torch.float32 for t in (g, *others))
-    return small and single and takes(q, k, v)
+    single = all(t is None or t.dtype is torch.float32 for t in (g, state, weight))
+    return small and single and _fit(q, k, v, g, state, weight) and takes(q, k, v)
+
+
+def _fit(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor | None, weight: Tensor | None
+) -> bool:
+    """Whether the shapes are those that `decayed_attention` names, to the letter."""
+    (batch, length, groups, keys), (_, _, heads, values) = k.shape, v.shape
+    one, each = (heads, 1), (groups, keys)
+    return (
+        q.shape == k.shape
+        and v.shape[:2] == (batch, length)
+        and groups > 0
+        and heads % groups == 0
+        and g.shape[0] in (1, batch)
+        and g.shape[1] == length
+        and (g.shape[2:] == one or (groups == heads and g.shape[2:] == each))
+        and (state is None or state.shape == (batch, heads, keys, values))
+        and (weight is None or weight.shape == (batch, length, *one))
+    )
 
 
 def scan(
@@ -48,10 +69,10 @@ class _Scan(torch.autograd.Function):
         batch, heads, length, values = v.shape
         ctx.sizes = (batch, heads, k.shape[1], length, k.shape[3], values, g.shape[3])
         given = (q, k, v, g, weight, state.flatten())
-        o, end = like(v), state.new_empty(state.shape)
-        call("scan_forward", ctx.sizes, *given, o, end.view(-1))
+        o, end = v.new_empty(batch, length, heads, values), state.new_empty(state.shape)
+        call("scan_forward", ctx.sizes, *given, o.transpose(1, 2), end.view(-1))
         ctx.save_for_backward(*given)
-        return o.transpose(1, 2), end
+        return o, end
 
     @staticmethod
     @once_differentiable

@@ -46,7 +46,7 @@ def causal_attention(q: Tensor, kv: KV, impl: Impl = "chunk") -> Tensor:
     length, (k, v) = q.shape[2], _expanded(q, kv)
     if kv.window and length > kv.window:
         if impl == "chunk":
-            return _windowed(q, k, v, kv.window, kv.sink)
+            return _windowed(q, k, v, kv.window, min(kv.sink, length))
         position = torch.arange(length, device=q.device)
         return attend(q, k, v, _masked(position, position, kv.window, kv.sink).to(q.dtype))
     if q.device.type != "cpu":

@@ -7,8 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from search_space.native.library import takes
-from search_space.native.rotary import rotary
+from search_space.native import rotary as native
 
 
 def rotated(x: Tensor, head: int, base: float, start: int = 0) -> Tensor:
@@ -19,9 +18,9 @@ def rotated(x: Tensor, head: int, base: float, start: int = 0) -> Tensor:
     after head, with the rows of its weights in another order.
     """
     length, half, heads = x.shape[1], head // 2, x.shape[-1] // head
-    if takes(x):
+    if native.applies(x, head):
         angles = _angles(length, half, heads, base, start, x.device, torch.float32)
-        return rotary(x, *angles, half)
+        return native.rotary(x, *angles, half)
     one, two = x.chunk(2, dim=-1)
     cos, sin = _angles(length, half, heads, base, start, x.device, x.dtype)
     turned = torch.stack((one * cos - two * sin, one * sin + two * cos), 2)

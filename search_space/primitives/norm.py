@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from search_space.native.library import takes
-from search_space.native.norm import norm
+from search_space.native import norm as native
 
 EPSILON = 1e-6
 
@@ -25,8 +24,8 @@ class Norm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        if takes(x) and takes(self.weight):
-            return norm(x, self.weight.float())
+        if native.applies(x, self.weight):
+            return native.norm(x, self.weight)
         return _RMSNorm.apply(x, self.weight.to(x.dtype))
 
 

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from search_space.native.convolution import convolution
-from search_space.native.library import takes
+from search_space.native import convolution as native
 
 
 class ShortConv(nn.Module):
@@ -42,10 +41,8 @@ class ShortConv(nn.Module):
         return y, last
 
     def _convolved(self, x: Tensor) -> Tensor:
-        if takes(x) and takes(self.weight):
-            return convolution(
-                x, self.weight.float(), None if self.bias is None else self.bias.float()
-            )
+        if native.applies(x, self.weight):
+            return native.convolution(x, self.weight, self.bias)
         bias = None if self.bias is None else self.bias.to(x.dtype)
         return _Shifts.apply(x, self.weight.to(x.dtype), bias)
 

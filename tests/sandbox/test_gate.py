@@ -206,6 +206,19 @@ def test_growth_is_told_from_three_points(cost: object, kind: str) -> None:
     assert growth([int(cost(n)) for n in (128, 256, 512)]) == kind
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from search_space.native.attention import attention",
+        "from search_space.native import library",
+        "from search_space.ops.rotary import native",
+        "import search_space.ops.rotary as rotary; rotary.native.applies",
+    ],
+)
+def test_the_source_may_not_call_our_kernels_by_itself(line: str) -> None:
+    assert any("native" in complaint for complaint in complaints(f"{line}\n" + mixer(SELF)))
+
+
 @pytest.mark.parametrize("code", ["A", "L", "R"])
 def test_our_kernels_hide_no_work(code: str) -> None:
     """A mixer may use the catalogue, whose kernels are not torch's operators."""

@@ -18,7 +18,7 @@ def instructions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     if ours not in names or names.index(chosen) < names.index(ours):
         pytest.skip(f"this processor has {ours}, not {chosen}")
     if not build.library(chosen).exists():
-        pytest.skip("no compiler made the kernels")
+        pytest.skip("the installation found no compiler")
     loaded = ctypes.CDLL(str(build.library(chosen)))
     monkeypatch.setattr(library, "kernels", lambda: loaded)
     return chosen

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from search_space.native import attention, build, library
 from search_space.ops.attention import KV, causal_attention
+from search_space.ops.linear import gla, linear_attention
 from search_space.ops.rotary import rotated
 from search_space.primitives.norm import EPSILON, Norm
 from search_space.primitives.short_conv import ShortConv
@@ -168,6 +169,71 @@ def test_every_primitive_is_the_same_with_kernels_and_without(case: str) -> None
         same(with_kernels, ran(), 2e-5)
 
 
+def misfits() -> dict[str, Callable[[], object]]:
+    """Calls whose shapes do not fit each other."""
+    q, k, x = torch.randn(2, 4, 9, 8), torch.randn(2, 2, 9, 8), torch.randn(2, 9, 4, 8)
+
+    def attended(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return causal_attention(q, KV(k, v))
+
+    return {
+        "a norm of another width": lambda: Norm(8)(torch.randn(2, 4096)),
+        "a convolution of other channels": lambda: ShortConv(8, 4).mix(
+            torch.randn(2, 9, 4096), None
+        ),
+        "more keys than values": lambda: attended(q, k, k[:, :, :5]),
+        "fewer keys than queries": lambda: attended(q, k[:, :, :5], k[:, :, :5]),
+        "another batch": lambda: attended(q, k.repeat(3, 1, 1, 1), k.repeat(3, 1, 1, 1)),
+        "three heads for four": lambda: attended(q, *2 * [torch.randn(2, 3, 9, 8)]),
+        "keys of another size": lambda: attended(q, *2 * [torch.randn(2, 4, 9, 4)]),
+        "channels that make no heads": lambda: rotated(torch.randn(2, 9, 20), 8, 100.0),
+        "a scan of other keys": lambda: linear_attention(x[..., :4], x, x),
+        "a scan of another state": lambda: linear_attention(x, x, x, torch.randn(2, 3, 8, 8)),
+        "decays of other channels": lambda: gla(x, x, x, -torch.rand(2, 9, 4, 3)),
+    }
+
+
+@pytest.mark.usefixtures("instructions")
+@pytest.mark.parametrize("what", misfits())
+def test_shapes_that_do_not_fit_never_reach_a_kernel(what: str) -> None:
+    with pytest.raises((RuntimeError, ValueError, IndexError)):
+        misfits()[what]()
+
+
+@pytest.mark.usefixtures("instructions")
+def test_weights_need_not_be_contiguous_and_windows_may_be_endless() -> None:
+    norm, conv = Norm(8), ShortConv(8, 3)
+    norm.weight = torch.nn.Parameter(torch.randn(16)[::2])
+    conv.weight = torch.nn.Parameter(torch.randn(8, 3).t())
+    conv.bias = torch.nn.Parameter(torch.randn(16)[::2])
+    x, q = torch.randn(2, 9, 8), torch.randn(2, 4, 40, 8)
+
+    def ran() -> list[Tensor]:
+        seen = [causal_attention(q, KV(q, q, window, 1)) for window in (1 << 31, 1 << 40)]
+        sinks = causal_attention(q, KV(q, q, 3, 1 << 31))
+        return [norm(x), conv.mix(x, None)[0], *seen, sinks]
+
+    ours = ran()
+    with library.torch_only():
+        same(ours, ran(), 2e-6)
+
+
+@pytest.mark.usefixtures("instructions")
+def test_outputs_may_be_changed_in_place() -> None:
+    """But for attention's, which its gradient needs, as with torch's fused kernel."""
+    x = torch.randn(2, 9, 32, requires_grad=True)
+    v = x.unflatten(-1, (4, 8))
+    for y in (rotated(x, 8, 100.0), linear_attention(v, v, v)[0]):
+        y.mul_(2).sum().backward()
+
+
+@pytest.mark.usefixtures("instructions")
+def test_nobody_reaches_a_kernel_where_they_are_left_out() -> None:
+    q = torch.randn(1, 2, 9, 8)
+    with library.torch_only(), pytest.raises(RuntimeError, match="left out here"):
+        attention.attention(q, q, q, 0, 0)
+
+
 def test_other_types_and_large_heads_are_torchs() -> None:
     for head, dtype in ((8, torch.float64), (64, torch.float32), (8, torch.float16)):
         t = torch.zeros(1, 1, 2, head, dtype=dtype)
@@ -197,12 +263,27 @@ def test_without_a_compiler_nothing_is_made_and_it_says_so(
     monkeypatch.setattr(build, "HERE", tmp_path)
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
+    stale = build.library("AVX2")
+    stale.touch()
     assert build.build() == []
     assert "no C++ compiler" in capsys.readouterr().err
-    monkeypatch.setenv("CXX", sys.executable)  # one that fails
-    assert build.build() == []
-    assert "none for AVX512" in capsys.readouterr().err
+    for compiler in (f"{sys.executable} -I", "/nowhere/g++"):
+        monkeypatch.setenv("CXX", compiler)
+        assert build.build() == []
+        assert "none for AVX512" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_kernels_of_another_source_are_not_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(build, "HERE", tmp_path)
+    names = set()
+    for source in ("int one();", "int two();"):
+        (tmp_path / "a.cpp").write_text(source)
+        names.add(build.library("AVX2"))
+    monkeypatch.setattr(build, "OPTIONS", ("-O0",))
+    assert len(names | {build.library("AVX2")}) == 3
 
 
 def test_they_are_not_used_where_torch_does_not_use_such_instructions() -> None:
