@@ -10,7 +10,7 @@ run: $(STAMP) bubblewrap
 
 # Much of it is waiting, for Ray and for limits of time: more workers than cores.
 test: $(STAMP) bubblewrap
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 4 --dist loadfile --durations 25
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --durations 25
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

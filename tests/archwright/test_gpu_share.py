@@ -59,7 +59,7 @@ def test_as_many_tasks_as_workers_run_at_once_and_each_sees_one_gpu(
     waiting = [executor.submit(meet, number) for number in range(3)]
     done: list[object] = []
     while waiting:
-        found = executor.wait(waiting, timeout=60)
+        found = executor.wait(waiting, timeout=200)
         assert found, "the tasks do not fit at once"
         done += [executor.result(handle) for handle in found]
         waiting = [handle for handle in waiting if handle not in found]
