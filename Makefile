@@ -8,9 +8,8 @@ STAMP := .venv/.installed
 run: $(STAMP) bubblewrap
 	$(BIN)/archwright run
 
-# Much of it is waiting, for Ray and for limits of time: more workers than cores.
 test: $(STAMP) bubblewrap
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --durations 25
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --durations 25
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
