@@ -20,7 +20,8 @@ def convolution(x: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
     """y_t = bias + sum over i of w_i x_{t-i}: x (B, L, C), weights (kernel, C), of which w_0 is the last
     row, bias (C)."""
     bias = weights.new_zeros(weights.shape[1]) if bias is None else bias
-    return _Convolution.apply(x, weights.float(), bias.float())
+    bias = bias.float().expand(weights.shape[1])  # raises RuntimeError where it does not fit
+    return _Convolution.apply(x, weights.float(), bias)
 
 
 class _Convolution(torch.autograd.Function):

@@ -16,7 +16,7 @@ from tiny import CASES, make
 from torch import Tensor
 from torch.nn import functional as F
 
-from search_space.native import attention, build, library
+from search_space.native import attention, build, convolution, library
 from search_space.ops.attention import KV, causal_attention
 from search_space.ops.linear import gla, linear_attention
 from search_space.ops.rotary import rotated
@@ -180,6 +180,9 @@ def misfits() -> dict[str, Callable[[], object]]:
         "a norm of another width": lambda: Norm(8)(torch.randn(2, 4096)),
         "a convolution of other channels": lambda: ShortConv(8, 4).mix(
             torch.randn(2, 9, 4096), None
+        ),
+        "a convolution's bias of other channels": lambda: convolution.convolution(
+            torch.randn(2, 9, 8), torch.randn(3, 8), torch.randn(5)
         ),
         "more keys than values": lambda: attended(q, k, k[:, :, :5]),
         "fewer keys than queries": lambda: attended(q, k[:, :, :5], k[:, :, :5]),
