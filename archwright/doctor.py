@@ -66,7 +66,7 @@ def _machine() -> Iterator[tuple[str, bool | None, str]]:
     yield "torch", True, torch.__version__
     yield "device", True, device_name()
     if kernels() is None and not torch.cuda.is_available():
-        yield "kernels", None, "none of ours, small models train at half the speed: see README"
+        yield "kernels", None, "none of ours, small models train more slowly: see README"
     yield "cores", True, f"{cores}; {default_workers()} workers by default"
 
 
